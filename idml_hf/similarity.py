@@ -1,0 +1,292 @@
+"""The introspective similarity metric of IDML, on whole matrices.
+
+Image *i* has a semantic embedding ``s_i`` (unit norm) and an uncertainty embedding ``u_i``. Two images are compared by
+
+    alpha_ij = ||s_i - s_j||                             semantic distance
+    beta_ij  = ||u_i + u_j||                             uncertainty of the comparison
+    D_ij     = alpha_ij * exp(-beta_ij / (tau * alpha_ij))
+    S_ij     = 1 - D_ij^2 / 2
+
+Doubt shortens the distance: with ``u = 0`` the metric is the plain Euclidean distance (cosine similarity).
+
+Everything is computed on squared norms taken from one matrix product, so memory is O(A * B) and no square root is
+differentiated at 0. Half-precision input is raised to float32, also inside autocast; float64 stays float64.
+
+References:
+    Wang, Zheng et al., "Introspective Deep Metric Learning", arXiv 2205.04449 and 2309.09982 (TPAMI 2023).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize, threshold
+
+FORMS = ("ratio", "released", "none")
+"""How two embeddings are compared; see `introspective_similarity`."""
+
+CLASSIFICATION_FORMS = ("released_classification", "ratio", "none")
+"""How a feature is compared with a class; see `introspective_logits`."""
+
+# |x|^2 + |y|^2 - 2 x.y carries an error of a few eps; what lies below this many is noise and counts as 0.
+_NOISE = 16.0
+# Added to a squared distance before dividing by it: far below the smallest one that is not 0, and safe to divide by.
+_TINY = 1e-24
+
+
+def introspective_distance(
+    s_a: Tensor, u_a: Tensor | None, s_b: Tensor, u_b: Tensor | None, tau: float = 5.0
+) -> Tensor:
+    """Introspective distance ``D = alpha * exp(-beta / (tau * alpha))`` between all rows of two sets.
+
+    Args:
+        s_a: semantic embeddings, shape (A, d), rows of unit norm.
+        u_a: uncertainty embeddings, shape (A, d_u); None means 0.
+        s_b: semantic embeddings, shape (B, d), rows of unit norm.
+        u_b: uncertainty embeddings, shape (B, d_u); None means 0 (a proxy, a class centre).
+        tau: temperature, > 0; the larger, the less the uncertainty counts.
+
+    Returns:
+        Distances, shape (A, B), in [0, 2] and never above ``alpha``. Value and gradient are finite everywhere;
+        distances that float32 cannot tell from 0 (alpha < 0.0015) are exactly 0.
+
+    Raises:
+        ValueError: shapes that do not fit, or ``tau <= 0``.
+
+    Example:
+        >>> import torch
+        >>> s = torch.eye(2)
+        >>> introspective_distance(s, None, s, None)
+        tensor([[0.0000, 1.4142],
+                [1.4142, 0.0000]])
+        >>> introspective_distance(s, torch.ones(2, 1), s, torch.ones(2, 1))
+        tensor([[0.0000, 1.0658],
+                [1.0658, 0.0000]])
+    """
+    _check(s_a, u_a, s_b, u_b, tau)
+    with torch.autocast(s_a.device.type, enabled=False):
+        return _Sqrt.apply(_squared_distance(s_a, u_a, s_b, u_b, tau))
+
+
+def introspective_similarity(
+    s_a: Tensor, u_a: Tensor | None, s_b: Tensor, u_b: Tensor | None, form: str = "ratio", tau: float = 5.0
+) -> Tensor:
+    """Introspective similarity between all rows of two sets.
+
+    Rows are compared by direction, as the cosine does, so they need not have unit norm.
+
+    Args:
+        s_a: semantic embeddings, shape (A, d).
+        u_a: uncertainty embeddings, shape (A, d_u); None means 0.
+        s_b: semantic embeddings or proxies, shape (B, d).
+        u_b: uncertainty embeddings, shape (B, d_u); None means 0 (a proxy, a class centre).
+        form: one of
+
+            - ``"ratio"``: ``1 - D^2 / 2``, D from `introspective_distance`;
+            - ``"released"``: ``1 - (1 - cos(s, p)) * exp(-(||u||^2 + 4) / (tau * ||s - p||^2))``, the authors'
+              released retrieval code: ``s_b`` are the raw proxies p, whose length matters, and ``u_b`` must be None;
+            - ``"none"``: the cosine; uncertainty is ignored.
+        tau: temperature, > 0 (5 in the released code).
+
+    Returns:
+        Similarities, shape (A, B), in [-1, 1]; 1 where the two cannot be told apart.
+
+    Raises:
+        ValueError: unknown form, shapes that do not fit, ``tau <= 0``, or ``u_b`` given with ``"released"``.
+
+    Example:
+        >>> import torch
+        >>> s = torch.eye(2)
+        >>> introspective_similarity(s, None, s, None)
+        tensor([[1., 0.],
+                [0., 1.]])
+        >>> introspective_similarity(s, torch.ones(2, 1), s, torch.ones(2, 1))
+        tensor([[1.0000, 0.4320],
+                [0.4320, 1.0000]])
+    """
+    if form not in FORMS:
+        raise ValueError(f"form must be one of {', '.join(FORMS)}; got {form!r}")
+    _check(s_a, u_a, s_b, u_b, tau)
+    with torch.autocast(s_a.device.type, enabled=False):
+        directions = normalize(at_least_float32(s_a))
+        others = directions if s_b is s_a else normalize(at_least_float32(s_b))
+        if form == "none":
+            return directions @ others.mT
+        if form == "ratio":
+            return torch.rsub(_squared_distance(directions, u_a, others, u_b, tau), 1, alpha=0.5)
+        if u_b is not None:
+            raise ValueError('form "released" compares with proxies, which have no uncertainty: u_b must be None')
+        doubt = 0.0 if u_a is None else at_least_float32(u_a).square().sum(1, keepdim=True)
+        apart = _SquaredNorm.apply(directions, at_least_float32(s_b), -1)
+        return _discount(directions @ others.mT, doubt + 4.0, tau * apart)
+
+
+def introspective_logits(
+    logits: Tensor,
+    features: Tensor,
+    uncertainty_embeds: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    form: str = "released_classification",
+    tau: float = 5.0,
+) -> Tensor:
+    """Introspective logits of a linear classifier: a class is the point ``p_c[k] = W[c, k] + b_c`` of feature space.
+
+    Args:
+        logits: plain logits ``z = W h + b``, shape (B, C).
+        features: the features h, shape (B, K).
+        uncertainty_embeds: uncertainty embeddings, shape (B, d_u); None means 0.
+        weight: the classifier's W, shape (C, K).
+        bias: the classifier's b, shape (C,); None means 0.
+        form: one of
+
+            - ``"released_classification"``: ``1 - (1 - z_c) * exp(-||u||^2 / (tau * ||h - p_c||^2))``, the authors'
+              released classification code;
+            - ``"ratio"``: ``1 - (1 - z_c) * exp(-||u|| / (tau * ||h - p_c||))``;
+            - ``"none"``: the plain logits.
+        tau: temperature, > 0 (5 in the released code).
+
+    Returns:
+        Logits, shape (B, C), float32 at least; ``z`` where ``u = 0``.
+
+    Raises:
+        ValueError: unknown form, shapes that do not fit, or ``tau <= 0``.
+
+    Example:
+        >>> import torch
+        >>> h, w = torch.tensor([[1.0, 0.0]]), torch.eye(2)
+        >>> introspective_logits(h @ w.T, h, torch.zeros(1, 3), w)
+        tensor([[1., 0.]])
+        >>> introspective_logits(h @ w.T, h, torch.ones(1, 3), w)
+        tensor([[1.0000, 0.2592]])
+    """
+    if form not in CLASSIFICATION_FORMS:
+        raise ValueError(f"form must be one of {', '.join(CLASSIFICATION_FORMS)}; got {form!r}")
+    _check(features, uncertainty_embeds, weight, None, tau)
+    if logits.shape != (len(features), len(weight)):
+        raise ValueError(f"logits must have shape {(len(features), len(weight))}; got {tuple(logits.shape)}")
+    with torch.autocast(features.device.type, enabled=False):
+        logits = at_least_float32(logits)
+        if form == "none" or uncertainty_embeds is None:
+            return logits
+        classes = at_least_float32(weight)
+        if bias is not None:
+            classes = classes + at_least_float32(bias).unsqueeze(1)
+        apart = _SquaredNorm.apply(at_least_float32(features), classes, -1)
+        if form == "released_classification":
+            return _discount(logits, at_least_float32(uncertainty_embeds).square().sum(1, keepdim=True), tau * apart)
+        doubt = torch.linalg.vector_norm(at_least_float32(uncertainty_embeds), dim=1, keepdim=True)
+        return _discount(logits, doubt, tau * _Sqrt.apply(apart))
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """The tensor in float32, or in float64 if it is that already."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _squared_distance(s_a: Tensor, u_a: Tensor | None, s_b: Tensor, u_b: Tensor | None, tau: float) -> Tensor:
+    """D^2, shape (A, B); autocast must be off."""
+    alpha2 = _SquaredNorm.apply(at_least_float32(s_a), None if s_b is s_a else at_least_float32(s_b), -1)
+    if u_a is None and u_b is None:
+        return alpha2
+    # D^2 = alpha^2 exp(-sqrt(b) / alpha) with b = (2 beta / tau)^2: scaling u is cheaper than scaling the matrix.
+    v_a, v_b = (None if u is None else at_least_float32(u) * (2.0 / tau) for u in (u_a, u_b))
+    if v_a is not None and v_b is not None:
+        b = _SquaredNorm.apply(v_a, None if u_b is u_a else v_b, 1)
+    elif v_a is not None:
+        b = v_a.square().sum(1).unsqueeze(1)
+    elif v_b is not None:
+        b = v_b.square().sum(1)
+    return _Introspect.apply(alpha2, b)
+
+
+def _discount(value: Tensor, doubt: Tensor | float, apart: Tensor) -> Tensor:
+    """``1 - (1 - value) * exp(-doubt / apart)``; the value itself where there is no doubt."""
+    # Written as a step from the value towards 1, so that no doubt returns the value bit by bit.
+    return value - (1 - value) * torch.expm1(-doubt / apart.clamp_min(1e-12))
+
+
+class _SquaredNorm(torch.autograd.Function):
+    """``||x_i + sign * y_j||^2``, shape (A, B), from one product, 0 below its resolution; y = None stands for x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor | None, sign: int) -> Tensor:
+        ctx.save_for_backward(x, y)
+        ctx.sign = sign
+        y = x if y is None else y
+        noise = _NOISE * torch.finfo(x.dtype).eps
+        # Unit vectors have one resolution; uncertainties may have any norm, so theirs is taken off their own squares.
+        keep = 1.0 if sign < 0 else 1.0 - noise
+        x2, y2 = (t.square().sum(1, keepdim=True).mul_(keep) for t in (x, y))
+        left = torch.cat((x, x2, torch.ones_like(x2)), 1)
+        right = torch.cat((y * (2.0 * sign), torch.ones_like(y2), y2), 1)
+        return threshold(left @ right.mT, noise if sign < 0 else 0.0, 0.0, inplace=True)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, y = ctx.saved_tensors
+        sign = ctx.sign
+        # The rows' own terms make x_i = y_j cancel here, before the slope of a normalisation divides by anything.
+        with torch.autocast(x.device.type, enabled=False):
+            if y is None:
+                both = grad + grad.mT
+                return 2.0 * torch.addmm(both.sum(1, keepdim=True) * x, both, x, alpha=sign), None, None
+            grad_x = grad_y = None
+            if ctx.needs_input_grad[0]:
+                grad_x = 2.0 * torch.addmm(grad.sum(1, keepdim=True) * x, grad, y, alpha=sign)
+            if ctx.needs_input_grad[1]:
+                grad_y = 2.0 * torch.addmm(grad.sum(0).unsqueeze(1) * y, grad.mT, x, alpha=sign)
+        return grad_x, grad_y, None
+
+
+class _Introspect(torch.autograd.Function):
+    """``q * exp(-sqrt(b / q))``, shape of q (A, B), b of a shape that broadcasts to it."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, b: Tensor) -> Tensor:
+        r = torch.div(b, q + _TINY).sqrt_()
+        factor = torch.neg(r).exp_()
+        ctx.save_for_backward(r, factor)
+        ctx.b_shape = b.shape
+        return q * factor
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        r, factor = ctx.saved_tensors
+        grad = grad * factor
+        grad_q = torch.addcmul(grad, grad, r, value=0.5)
+        # The slope in b is infinite at b = 0, where the slope in u_i + u_j, which multiplies it, is 0.
+        grad_b = grad.div_(r).masked_fill_(r == 0, 0.0)
+        return grad_q, grad_b.sum_to_size(ctx.b_shape).mul(-0.5)
+
+
+class _Sqrt(torch.autograd.Function):
+    """Square root with slope 0 at 0."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        root = x.sqrt()
+        ctx.save_for_backward(root)
+        return root
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (root,) = ctx.saved_tensors
+        return (grad / (2.0 * root)).masked_fill_(root == 0, 0.0)
+
+
+def _check(s_a: Tensor, u_a: Tensor | None, s_b: Tensor, u_b: Tensor | None, tau: float) -> None:
+    for name, x in (("s_a", s_a), ("u_a", u_a), ("s_b", s_b), ("u_b", u_b)):
+        if x is not None and x.ndim != 2:
+            raise ValueError(f"{name} must have two dimensions, (rows, values); got shape {tuple(x.shape)}")
+    for s, u in ((s_a, u_a), (s_b, u_b)):
+        if u is not None and len(u) != len(s):
+            raise ValueError(f"one uncertainty embedding per semantic embedding: got {len(u)} for {len(s)}")
+    if s_a.shape[1] != s_b.shape[1]:
+        raise ValueError(f"semantic embeddings differ in dimension: {s_a.shape[1]} and {s_b.shape[1]}")
+    if u_a is not None and u_b is not None and u_a.shape[1] != u_b.shape[1]:
+        raise ValueError(f"uncertainty embeddings differ in dimension: {u_a.shape[1]} and {u_b.shape[1]}")
+    if not tau > 0:
+        raise ValueError(f"tau must be > 0; got {tau}")

@@ -1,0 +1,113 @@
+"""Configuration of the IDML models."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Any, ClassVar
+
+from transformers import PreTrainedConfig
+
+POOLS = ("avg", "max", "avg_max", "token")
+FORMS = ("ratio", "released", "released_classification", "none")
+UNCERTAINTY_ACTIVATIONS = ("budget", "softplus", "relu", "l2")
+
+# timm resolves "hf-hub:...", "local-dir:..." and paths in model names; a configuration may only name an architecture
+_BACKBONE_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?")
+# create_model arguments that read files, or that the model sets itself
+_RESERVED_BACKBONE_KWARGS = frozenset(
+    [
+        "model_name",
+        "pretrained",
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+        "checkpoint_path",
+        "cache_dir",
+        "num_classes",
+        "global_pool",
+        "features_only",
+        "scriptable",
+        "exportable",
+        "no_jit",
+    ]
+)
+
+
+def one_of(what: str, value: str, choices: tuple[str, ...] | list[str]) -> str:
+    """Return `value` if it is one of `choices`, else raise a ValueError that suggests the nearest choice."""
+    if value in choices:
+        return value
+    near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.4)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    listed = f" Known: {', '.join(choices)}." if len(choices) <= 20 else ""
+    raise ValueError(f"Unknown {what} {value!r}.{hint}{listed}")
+
+
+class IDMLConfig(PreTrainedConfig):
+    """Configuration of [`IDMLModel`], [`IDMLForMetricLearning`] and [`IDMLForImageClassification`].
+
+    Args:
+        backbone: Name of a timm architecture, with or without a pretrained tag (`"resnet50"`, `"resnet50.a1_in1k"`).
+        backbone_kwargs: Further arguments of `timm.create_model`, for example `{"img_size": 64}` for a ViT.
+        image_size: Side in pixels of the square images the model was made for; `None` means the architecture's own.
+        pool: How the feature map becomes one vector: `"avg"`, `"max"`, `"avg_max"` (the paper's sum of both), or
+            `"token"` (the class token of a ViT).
+        embedding_dim: Length d of the semantic embedding.
+        uncertainty_dim: Length d_u of the uncertainty embedding; `None` means `embedding_dim`.
+        uncertainty_activation: `"budget"` (softplus, normalised so that uncertainty can be moved between images but
+            not switched off), `"softplus"`, `"relu"`, or `"l2"` (unit norm, as in the authors' released code).
+        uncertainty_level: Mean norm of the uncertainty embedding under `"budget"`.
+        form: Form of the introspective metric: `"ratio"`, `"released"`, `"released_classification"` or `"none"`.
+        tau: Temperature of the introspective metric, > 0.
+        freeze_batch_norm: Keep the trunk's batch normalisation at its running statistics while training, with its
+            scale and shift fixed too.
+        loss: Name of the training loss, see [`idml_hf.losses.LOSSES`].
+        loss_kwargs: Hyper-parameters of that loss.
+        num_train_classes: Number of training classes (the losses with proxies keep one per class).
+
+    Raises:
+        ValueError: for an unknown form, pool or activation, or a backbone that is not a plain architecture name.
+
+    Example:
+        >>> from idml_hf import IDMLConfig
+        >>> IDMLConfig(backbone="resnet18", embedding_dim=128).hidden_size
+        128
+    """
+
+    model_type = "idml"
+    attribute_map: ClassVar[dict[str, str]] = {"hidden_size": "embedding_dim"}
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["last_hidden_state", "pooler_output"]
+
+    backbone: str = "resnet50"
+    backbone_kwargs: dict | None = None
+    image_size: int | None = None
+    pool: str = "avg_max"
+    embedding_dim: int = 512
+    uncertainty_dim: int | None = None
+    uncertainty_activation: str = "budget"
+    uncertainty_level: float = 1.0
+    form: str = "ratio"
+    tau: float = 5.0
+    freeze_batch_norm: bool = False
+    loss: str = "proxy_anchor"
+    loss_kwargs: dict | None = None
+    num_train_classes: int | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.uncertainty_dim is None:
+            self.uncertainty_dim = self.embedding_dim
+        one_of("form", self.form, FORMS)
+        one_of("pool", self.pool, POOLS)
+        one_of("uncertainty_activation", self.uncertainty_activation, UNCERTAINTY_ACTIVATIONS)
+        if not _BACKBONE_NAME.fullmatch(self.backbone):
+            raise ValueError(f"backbone must be the name of a timm architecture, not {self.backbone!r}")
+        if reserved := _RESERVED_BACKBONE_KWARGS.intersection(self.backbone_kwargs or {}):
+            raise ValueError(f"backbone_kwargs may not set {', '.join(sorted(reserved))}")
+        if self.form == "released" and self.uncertainty_activation != "l2":
+            raise ValueError('form="released" requires uncertainty_activation="l2", as in the authors\' code')
+        if min(self.embedding_dim, self.uncertainty_dim) < 1 or self.tau <= 0 or self.uncertainty_level <= 0:
+            raise ValueError("embedding_dim, uncertainty_dim, tau and uncertainty_level must be positive")
+        super().__post_init__(**kwargs)
+
+
+__all__ = ["IDMLConfig"]

@@ -1,0 +1,471 @@
+"""IDML models on timm trunks: a semantic and an uncertainty embedding for each image.
+
+This file imports only its two neighbours, so that it can travel with a checkpoint as remote code.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from huggingface_hub import constants, get_session, try_to_load_from_cache
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from .configuration_idml import IDMLConfig, one_of
+from .similarity import introspective_logits
+
+
+@dataclass
+class IDMLModelOutput(ModelOutput):
+    """Output of [`IDMLModel`]. All but the last are fp32 (fp64 for an fp64 model).
+
+    Args:
+        semantic_embeds: `(B, d)`, unit norm: what one compares.
+        uncertainty_embeds: `(B, d_u)`: what the introspective metric adds for a pair of images.
+        uncertainty: `(B,)`, its norm: the number to sort or to filter by; larger is less certain.
+        pooler_output: The same tensor as `semantic_embeds`, under the name that pipelines look for.
+        semantic_norm: `(B,)`, norm of the semantic head's output before normalisation: a baseline for uncertainty.
+        last_hidden_state: The trunk's feature map, in the layout of its architecture.
+    """
+
+    semantic_embeds: Tensor | None = None
+    uncertainty_embeds: Tensor | None = None
+    uncertainty: Tensor | None = None
+    pooler_output: Tensor | None = None
+    semantic_norm: Tensor | None = None
+    last_hidden_state: Tensor | None = None
+
+
+@dataclass
+class IDMLImageClassifierOutput(ModelOutput):
+    """Output of [`IDMLForImageClassification`].
+
+    Args:
+        loss: Cross entropy, when labels were given.
+        logits: `(B, C)`; introspective while training, plain in evaluation.
+        uncertainty_embeds: `(B, d_u)`.
+        uncertainty: `(B,)`, its norm.
+        last_hidden_state: The trunk's feature map.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    uncertainty_embeds: Tensor | None = None
+    uncertainty: Tensor | None = None
+    last_hidden_state: Tensor | None = None
+
+
+def _upcast(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _mean_over_processes(local_sum: Tensor, local_count: int) -> Tensor:
+    """Mean over the joined batch of all processes, with gradient."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return local_sum / local_count
+    from torch.distributed.nn.functional import all_reduce
+
+    total = all_reduce(torch.stack([local_sum, local_sum.new_tensor(float(local_count))]))
+    return total[0] / total[1]
+
+
+class UncertaintyHead(nn.Module):
+    """Linear layer and activation that turn the pooled feature into the uncertainty embedding.
+
+    Under `"budget"` the softplus is divided by the batch's mean norm and multiplied by `level`, so the mean norm is
+    always `level`: the loss can say which image is uncertain, but cannot win by making nothing uncertain. Inference
+    divides by the running mean, kept in fp32 in the checkpoint and the same on all processes.
+
+    Args:
+        in_features: Length of the pooled feature.
+        out_features: Length d_u of the uncertainty embedding.
+        activation: `"budget"`, `"softplus"`, `"relu"` or `"l2"`.
+        level: Mean norm under `"budget"`.
+        momentum: Weight of the newest batch in the running mean.
+    """
+
+    running_norm: Tensor
+
+    def __init__(
+        self, in_features: int, out_features: int, activation: str, level: float = 1.0, momentum: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_features, out_features)
+        self.activation = activation
+        self.level = level
+        self.momentum = momentum
+        # the norm of softplus(0), which is close to that of fresh heads
+        self.initial_norm = 0.6931 * out_features**0.5
+        self.register_buffer("running_norm", torch.tensor(self.initial_norm, dtype=torch.float32))
+
+    def reset_parameters(self) -> None:
+        init.kaiming_normal_(self.linear.weight, mode="fan_out")
+        init.zeros_(self.linear.bias)
+        init.constant_(self.running_norm, self.initial_norm)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map pooled features `(B, in_features)` to uncertainty embeddings `(B, out_features)`."""
+        x = _upcast(self.linear(features))
+        if self.activation == "relu":
+            return F.relu(x)
+        if self.activation == "l2":
+            return F.normalize(x, dim=-1)
+        x = F.softplus(x)
+        if self.activation == "softplus":
+            return x
+        if self.training:
+            mean_norm = _mean_over_processes(torch.linalg.vector_norm(x, dim=-1).sum(), len(x))
+            with torch.no_grad():
+                self.running_norm.lerp_(mean_norm.to(self.running_norm.dtype), self.momentum)
+        else:
+            mean_norm = self.running_norm.to(x.dtype)
+        return x * (self.level / mean_norm)
+
+
+class IDMLPreTrainedModel(PreTrainedModel):
+    """What all IDML models share: how they are built on a timm trunk, initialised and loaded."""
+
+    config_class = IDMLConfig
+    # the same on every class of the family: else loading a head's checkpoint into the base starts afresh in silence
+    base_model_prefix = "idml"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    model_tags = ["timm", "metric-learning", "image-retrieval", "idml"]  # noqa: RUF012
+    accepts_loss_kwargs = False
+    _supports_sdpa = True
+    _no_split_modules = ["IDMLModel"]  # noqa: RUF012
+    _keep_in_fp32_modules_strict = ["running_norm"]  # noqa: RUF012
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        # The default would redraw every layer of the trunk; timm has initialised them already.
+        if isinstance(module, UncertaintyHead):
+            module.reset_parameters()
+        elif hasattr(module, "init_non_persistent_buffers"):
+            module.init_non_persistent_buffers()
+        elif hasattr(module, "_get_pos_embed_values") and getattr(module, "feat_shape", None) is not None:
+            old = module.pos_embed
+            module.pos_embed = module._get_pos_embed_values(
+                feat_shape=module.feat_shape,
+                device=None if old is None else old.device,
+                dtype=torch.float32 if old is None else old.dtype,
+            )
+        elif getattr(self, "_loading", False) and hasattr(module, "reset_parameters"):
+            own = list(module.parameters(recurse=False))
+            if any(not getattr(p, "_is_hf_initialized", False) for p in own):
+                module.reset_parameters()
+
+    def _initialize_missing_keys(self, *args: Any, **kwargs: Any) -> None:
+        # Only from_pretrained comes here, where parameters absent from the file are uninitialised memory.
+        models = [m for m in self.modules() if isinstance(m, IDMLPreTrainedModel)]
+        for m in models:
+            m._loading = True
+        try:
+            super()._initialize_missing_keys(*args, **kwargs)
+        finally:
+            for m in models:
+                del m._loading
+
+    @property
+    def trunk(self) -> nn.Module:
+        """The timm model."""
+        return self.base_model.backbone
+
+    @classmethod
+    def from_backbone(
+        cls, backbone: str = "resnet50", pretrained: bool = True, weights: str | Path | None = None, **config: Any
+    ) -> Any:
+        """Build a model with fresh heads on a timm trunk.
+
+        Args:
+            backbone: Name of a timm architecture.
+            pretrained: Whether the trunk gets timm's pretrained weights from the Hub; ignored where `weights` is given.
+            weights: A local file of trunk weights in timm's naming: `.safetensors`, or a checkpoint that torch reads
+                with `weights_only=True`. A classifier in it is left out.
+            config: Fields of [`IDMLConfig`].
+
+        Raises:
+            ValueError: for an unknown architecture, or weights that do not fit it.
+            FileNotFoundError: if `weights` does not exist.
+            OSError: if pretrained weights cannot be downloaded.
+
+        Example:
+            >>> from idml_hf import IDMLModel
+            >>> model = IDMLModel.from_backbone("resnet18", pretrained=False, embedding_dim=64)
+        """
+        model = cls(IDMLConfig(backbone=backbone, **config))
+        if weights is not None:
+            load_trunk_weights(model.trunk, Path(weights))
+        elif pretrained:
+            model.trunk.load_state_dict(_download_trunk(model.config).state_dict())
+        return model.eval()
+
+
+class IDMLModel(IDMLPreTrainedModel):
+    """A timm trunk with a semantic and an uncertainty head.
+
+    Args:
+        config: The configuration.
+        add_semantic_head: Whether there is a semantic head; a classifier uses the trunk without one.
+
+    Example:
+        >>> import torch
+        >>> from idml_hf import IDMLModel
+        >>> model = IDMLModel.from_backbone("resnet18", pretrained=False, embedding_dim=64)
+        >>> out = model(torch.zeros(2, 3, 64, 64))
+        >>> out.semantic_embeds.shape, out.uncertainty.shape
+        (torch.Size([2, 64]), torch.Size([2]))
+    """
+
+    _keys_to_ignore_on_load_unexpected = [r"^loss\.", r"^classifier\."]  # noqa: RUF012
+
+    def __init__(self, config: IDMLConfig, add_semantic_head: bool = True) -> None:
+        super().__init__(config)
+        self.backbone = _create_trunk(config)
+        width = self.backbone.num_features
+        self.semantic_head = nn.Linear(width, config.embedding_dim) if add_semantic_head else None
+        self.uncertainty_head = UncertaintyHead(
+            width, config.uncertainty_dim, config.uncertainty_activation, config.uncertainty_level
+        )
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if module is self.semantic_head:
+            init.kaiming_normal_(module.weight, mode="fan_out")
+            init.zeros_(module.bias)
+        else:
+            super()._init_weights(module)
+
+    def post_init(self) -> None:
+        try:
+            self.backbone.set_grad_checkpointing(True)
+            self.backbone.set_grad_checkpointing(False)
+            self.supports_gradient_checkpointing = True
+        except (AttributeError, AssertionError, NotImplementedError):
+            self.supports_gradient_checkpointing = False
+        super().post_init()
+
+    def _set_gradient_checkpointing(self, enable: bool = True, *args: Any, **kwargs: Any) -> None:
+        self.backbone.set_grad_checkpointing(enable)
+
+    def get_input_embeddings(self) -> None:
+        return None
+
+    def train(self, mode: bool = True) -> IDMLModel:
+        super().train(mode)
+        if mode and self.config.freeze_batch_norm:
+            for module in self.backbone.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+                    module.requires_grad_(False)
+        return self
+
+    def features(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+        """The trunk's feature map, and its pooled vector `(B, width)`."""
+        hidden = self.backbone.forward_features(pixel_values)
+        return hidden, self._pool(hidden)
+
+    def _pool(self, hidden: Tensor) -> Tensor:
+        if hidden.ndim == 2:
+            return hidden
+        if hidden.ndim == 3:
+            prefix = getattr(self.backbone, "num_prefix_tokens", 0)
+            if self.config.pool == "token":
+                if not prefix:
+                    raise ValueError(f'pool="token": {self.config.backbone} has no class token')
+                return hidden[:, 0]
+            tokens = hidden[:, prefix:]
+        elif str(getattr(self.backbone, "output_fmt", "NCHW")).endswith("NHWC"):
+            tokens = hidden.flatten(1, 2)
+        else:
+            tokens = hidden.flatten(2).transpose(1, 2)
+        if self.config.pool == "avg":
+            return tokens.mean(1)
+        if self.config.pool == "max":
+            return tokens.amax(1)
+        if self.config.pool == "avg_max":
+            return tokens.mean(1) + tokens.amax(1)
+        raise ValueError(f'pool="{self.config.pool}": {self.config.backbone} has no class token')
+
+    def forward(
+        self, pixel_values: Tensor, return_dict: bool | None = None, **kwargs: Any
+    ) -> IDMLModelOutput | tuple[Tensor, ...]:
+        """Embed images.
+
+        Args:
+            pixel_values: `(B, 3, H, W)`, normalised as the model's image processor does it.
+            return_dict: `False` returns a plain tuple.
+        """
+        hidden, pooled = self.features(pixel_values)
+        raw = _upcast(self.semantic_head(pooled))
+        semantic = F.normalize(raw, dim=-1)
+        uncertainty_embeds = self.uncertainty_head(pooled)
+        out = IDMLModelOutput(
+            semantic_embeds=semantic,
+            uncertainty_embeds=uncertainty_embeds,
+            uncertainty=torch.linalg.vector_norm(uncertainty_embeds, dim=-1),
+            pooler_output=semantic,
+            semantic_norm=torch.linalg.vector_norm(raw.detach(), dim=-1),
+            last_hidden_state=hidden,
+        )
+        return out.to_tuple() if return_dict is False else out
+
+
+class IDMLForImageClassification(IDMLPreTrainedModel):
+    """A timm trunk with a linear classifier and an uncertainty head (section 4.4 of the paper).
+
+    While training, the logits are introspective (see [`idml_hf.similarity.introspective_logits`]); in evaluation they
+    are the plain ones. `from_backbone` uses the authors' setting unless told otherwise: form
+    `"released_classification"`, 512 uncertainty values after a ReLU, average pooling.
+
+    Example:
+        >>> import torch
+        >>> from idml_hf import IDMLForImageClassification
+        >>> model = IDMLForImageClassification.from_backbone("resnet18", pretrained=False, num_labels=10)
+        >>> model(torch.zeros(2, 3, 64, 64)).logits.shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(self, config: IDMLConfig) -> None:
+        super().__init__(config)
+        if config.form == "released":
+            raise ValueError('form="released" is a retrieval form; a classifier takes "released_classification"')
+        self.idml = IDMLModel(config, add_semantic_head=False)
+        self.classifier = nn.Linear(self.idml.backbone.num_features, config.num_labels)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if module is self.classifier:
+            # torch's own range for a linear layer, by functions that leave loaded tensors alone
+            bound = module.in_features**-0.5
+            init.uniform_(module.weight, -bound, bound)
+            init.uniform_(module.bias, -bound, bound)
+        else:
+            super()._init_weights(module)
+
+    @classmethod
+    def from_backbone(
+        cls, backbone: str = "resnet50", pretrained: bool = True, weights: str | Path | None = None, **config: Any
+    ) -> Any:
+        released = {
+            "form": "released_classification",
+            "uncertainty_activation": "relu",
+            "uncertainty_dim": 512,
+            "pool": "avg",
+        }
+        return super().from_backbone(backbone, pretrained, weights, **(released | config))
+
+    def forward(
+        self, pixel_values: Tensor, labels: Tensor | None = None, return_dict: bool | None = None, **kwargs: Any
+    ) -> IDMLImageClassifierOutput | tuple[Tensor, ...]:
+        """Classify images.
+
+        Args:
+            pixel_values: `(B, 3, H, W)`, normalised.
+            labels: `(B,)` class indices, or `(B, C)` class probabilities (Mixup, CutMix).
+            return_dict: `False` returns a plain tuple.
+        """
+        hidden, pooled = self.idml.features(pixel_values)
+        logits = _upcast(self.classifier(pooled))
+        uncertainty_embeds = self.idml.uncertainty_head(pooled)
+        if self.training and self.config.form != "none":
+            logits = introspective_logits(
+                logits,
+                pooled,
+                uncertainty_embeds,
+                self.classifier.weight,
+                self.classifier.bias,
+                form=self.config.form,
+                tau=self.config.tau,
+            )
+        out = IDMLImageClassifierOutput(
+            loss=None if labels is None else F.cross_entropy(logits, labels),
+            logits=logits,
+            uncertainty_embeds=uncertainty_embeds,
+            uncertainty=torch.linalg.vector_norm(uncertainty_embeds, dim=-1),
+            last_hidden_state=hidden,
+        )
+        return out.to_tuple() if return_dict is False else out
+
+
+def _create_trunk(config: IDMLConfig, pretrained: bool = False) -> nn.Module:
+    if not timm.is_model(config.backbone):
+        one_of("timm architecture", config.backbone, timm.list_models() + timm.list_models(pretrained=True))
+    try:
+        # pretrained only by choice: __init__ also runs on the meta device, inside from_pretrained
+        return timm.create_model(
+            config.backbone, pretrained=pretrained, num_classes=0, global_pool="", **(config.backbone_kwargs or {})
+        )
+    except (AssertionError, TypeError) as error:
+        raise ValueError(
+            f"timm cannot build {config.backbone!r} as a trunk: {error or 'it needs its own pool'}"
+        ) from error
+
+
+def _download_trunk(config: IDMLConfig) -> nn.Module:
+    repo = timm.get_pretrained_cfg(config.backbone).hf_hub_id
+    advice = "Give a local file as weights=, or pretrained=False."
+    if not repo:
+        raise OSError(f"timm has no pretrained weights for {config.backbone!r}. {advice}")
+    cached = isinstance(try_to_load_from_cache(repo, "model.safetensors"), str)
+    try:
+        if not cached:
+            # the download itself would try for most of a minute before it says that there is no network
+            get_session().head(constants.ENDPOINT, timeout=5)
+        return _create_trunk(config, pretrained=True)
+    except ValueError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}"
+        raise OSError(
+            f"The pretrained weights of {config.backbone!r} could not be downloaded ({reason}). {advice}"
+        ) from error
+
+
+def load_trunk_weights(trunk: nn.Module, path: Path) -> None:
+    """Load a file of timm weights into `trunk`; a classifier in the file is left out.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is not a checkpoint that can be read safely, or does not fit the trunk.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"No trunk weights at {path}")
+    try:
+        state = timm.models.load_state_dict(str(path), device="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path} is not a checkpoint that can be read safely ({type(error).__name__})") from error
+    name = trunk.pretrained_cfg.get("architecture", type(trunk).__name__)
+    # timm keeps the conversion of older checkpoints, and the resizing of position embeddings, beside each architecture
+    filter_fn = getattr(importlib.import_module(type(trunk).__module__), "checkpoint_filter_fn", None)
+    if filter_fn is not None:
+        try:
+            state = filter_fn(state, trunk)
+        except (KeyError, RuntimeError) as error:
+            raise ValueError(f"The weights in {path} do not fit {name}: {error}") from error
+    heads = trunk.pretrained_cfg.get("classifier") or ()
+    heads = (heads,) if isinstance(heads, str) else tuple(heads)
+    expected = trunk.state_dict()
+    unexpected = [k for k in state if k not in expected and not k.startswith(tuple(f"{h}." for h in heads))]
+    missing = [k for k in expected if k not in state and not k.endswith("num_batches_tracked")]
+    shapes = [k for k in expected if k in state and state[k].shape != expected[k].shape]
+    for what, keys in (("lacks", missing), ("has other shapes for", shapes), ("has unknown", unexpected)):
+        if keys:
+            raise ValueError(
+                f"The weights in {path} do not fit {name}: the file {what} {len(keys)} keys, as {keys[0]!r}"
+            )
+    trunk.load_state_dict({k: v for k, v in state.items() if k in expected}, strict=False)
+
+
+__all__ = ["IDMLForImageClassification", "IDMLModel", "IDMLModelOutput", "IDMLPreTrainedModel"]

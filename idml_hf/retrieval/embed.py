@@ -1,0 +1,132 @@
+"""Embedding of many images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from ..data import ImageSet
+from ..image_processing_idml import IDMLImageProcessor
+from ..modeling_idml import IDMLModel
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """What a model says of N images, as float32 arrays.
+
+    Args:
+        semantic: `(N, d)`, unit norm.
+        uncertainty_embeds: `(N, d_u)`.
+        uncertainty: `(N,)`, norm of the uncertainty embedding.
+        semantic_norm: `(N,)`, norm of the semantic embedding before normalisation.
+    """
+
+    semantic: np.ndarray
+    uncertainty_embeds: np.ndarray
+    uncertainty: np.ndarray
+    semantic_norm: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.semantic)
+
+    def __getitem__(self, index: Any) -> Embeddings:
+        """The embeddings of some of the images, by slice, mask or indices."""
+        return Embeddings(
+            self.semantic[index], self.uncertainty_embeds[index], self.uncertainty[index], self.semantic_norm[index]
+        )
+
+
+class EvalImages(Dataset):
+    """Images as the processor prepares them, for a `DataLoader` or the Trainer.
+
+    Args:
+        images: An [`idml_hf.data.ImageSet`], or a sequence of PIL images.
+        processor: The model's image processor.
+    """
+
+    def __init__(self, images: ImageSet | Sequence[Any], processor: IDMLImageProcessor) -> None:
+        self.images = images
+        self.processor = processor
+        self.labels = np.asarray(getattr(images, "labels", np.full(len(images), -1)), dtype=np.int64)
+        self.groups: np.ndarray | None = getattr(images, "groups", None)
+        self.group_column: str | None = getattr(images, "group_column", None)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
+        # a batch at a time: the processor resizes images of one size together
+        read = self.images.tensor if isinstance(self.images, ImageSet) else self.images.__getitem__
+        pixel_values = self.processor([read(i) for i in indices], return_tensors="pt").pixel_values
+        return [{"pixel_values": x, "labels": int(self.labels[i])} for i, x in zip(indices, pixel_values, strict=True)]
+
+
+def _stack(samples: list[dict[str, Any]]) -> Tensor:
+    return torch.stack([sample["pixel_values"] for sample in samples])
+
+
+def embed_dataset(
+    model: IDMLModel,
+    processor: IDMLImageProcessor,
+    dataset: ImageSet | Sequence[Any],
+    batch_size: int = 64,
+    device: torch.device | str | None = None,
+    num_workers: int = 0,
+    progress: bool = True,
+) -> Embeddings:
+    """Embed all images of a data set, in order.
+
+    Args:
+        model: The model; it is put into evaluation mode and on `device`.
+        processor: Its image processor.
+        dataset: An [`idml_hf.data.ImageSet`], or a sequence of PIL images.
+        batch_size: Images at a time.
+        device: Where to compute; `None` means a GPU if there is one.
+        num_workers: Processes that decode.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        ValueError: if there are no images.
+
+    Example:
+        >>> from PIL import Image
+        >>> from idml_hf import IDMLImageProcessor, IDMLModel
+        >>> model = IDMLModel.from_backbone("resnet18", pretrained=False, embedding_dim=16)
+        >>> processor = IDMLImageProcessor.from_backbone("resnet18", image_size=32)
+        >>> embed_dataset(model, processor, [Image.new("RGB", (40, 40))], progress=False).semantic.shape
+        (1, 16)
+    """
+    if len(dataset) == 0:
+        raise ValueError("There are no images to embed")
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model = model.to(device).eval()
+    loader = DataLoader(
+        EvalImages(dataset, processor),
+        batch_size=batch_size,
+        collate_fn=_stack,
+        num_workers=num_workers,
+        pin_memory=device.type == "cuda",
+    )
+    parts: list[tuple[Tensor, ...]] = []
+    bar = tqdm(total=len(dataset), desc="Embedding", unit="image", disable=not progress)
+    with torch.inference_mode(), bar:
+        for pixel_values in loader:
+            pixel_values = pixel_values.to(device, model.dtype, non_blocking=True)
+            out = model(pixel_values.contiguous(memory_format=torch.channels_last))
+            columns = out.semantic_embeds, out.uncertainty_embeds, out.uncertainty, out.semantic_norm
+            parts.append(tuple(x.cpu() for x in columns))
+            bar.update(len(pixel_values))
+    return Embeddings(*(torch.cat(column).float().numpy() for column in zip(*parts, strict=True)))
+
+
+__all__ = ["Embeddings", "EvalImages", "embed_dataset"]

@@ -1,0 +1,198 @@
+"""The Hugging Face Trainer for metric learning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
+
+from ..evaluation import RetrievalEvaluator
+from ..losses import PROXY_LOSSES
+from ..retrieval.embed import Embeddings
+from .arguments import IDMLTrainingArguments
+from .callbacks import EpochOfSampler, FrozenTrunk, UncertaintyMonitor, ValueClipping
+from .mixup import mix_batch
+from .optim import parameter_groups, step_schedule
+from .sampler import PKBatchSampler, RandomBatchSampler
+
+
+class IDMLTrainer(Trainer):
+    """Trains [`IDMLForMetricLearning`]: batches, learning rates, Mixup, and evaluation by retrieval.
+
+    Args:
+        model: An [`IDMLForMetricLearning`].
+        args: [`IDMLTrainingArguments`].
+        train_dataset: [`idml_hf.data.TrainImages`], or any map-style data set that gives `pixel_values` and `labels`
+            and has an attribute `labels`, the class of each image. It is indexed by [`idml_hf.data.Draw`].
+        eval_dataset: [`idml_hf.data.EvalImages`] of classes that are not trained on.
+        processing_class: The image processor, saved with each checkpoint.
+
+    The metrics of `evaluate()` are those of [`idml_hf.evaluation.RetrievalEvaluator`], each with the prefix `eval_`;
+    so `metric_for_best_model="recall_at_1"` selects the best checkpoint.
+
+    Raises:
+        FloatingPointError: when the loss is not finite, before the weights are touched.
+    """
+
+    args: IDMLTrainingArguments
+
+    def __init__(self, model: nn.Module, args: IDMLTrainingArguments, **kwargs: Any) -> None:
+        if args.channels_last:
+            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        super().__init__(model=model, args=args, **kwargs)
+        self.uncertainty_monitor = UncertaintyMonitor()
+        self.add_callback(self.uncertainty_monitor)
+        if args.frozen_trunk_epochs:
+            self.add_callback(FrozenTrunk(args.frozen_trunk_epochs))
+        if args.clip_grad_value:
+            self.add_callback(ValueClipping(args.clip_grad_value))
+        self._micro_step = (-1, 0)
+
+    def _train_batch_sampler(self) -> RandomBatchSampler:
+        labels = np.asarray(self.train_dataset.labels)  # type: ignore[union-attr]
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        sampling = self.args.batch_sampling
+        if sampling == "auto":
+            sampling = "random" if self.model.config.loss in PROXY_LOSSES else "pk"
+        if sampling == "random":
+            return RandomBatchSampler(len(labels), self.args.per_device_train_batch_size, seed)
+        return PKBatchSampler(labels, self.args.classes_per_batch, self.args.images_per_class, seed)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The training loader, whose batches depend on (seed, epoch) alone."""
+        if self.train_dataset is None:
+            raise ValueError("Training needs a train_dataset")
+        sampler = self._train_batch_sampler()
+        self._replace_callback(EpochOfSampler(sampler))
+        workers = self.args.dataloader_num_workers
+        loader = DataLoader(
+            self.train_dataset,
+            batch_sampler=sampler,
+            collate_fn=self.data_collator,
+            num_workers=workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers and workers > 0,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+        )
+        return self.accelerator.prepare(loader)
+
+    def _replace_callback(self, callback: TrainerCallback) -> None:
+        self.remove_callback(type(callback))
+        self.add_callback(callback)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
+        """The optimizer, with a learning rate of their own for parameters named in `learning_rate_multipliers`."""
+        if self.optimizer is None:
+            model = self.model if model is None else model
+            cls, kwargs = self.get_optimizer_cls_and_kwargs(self.args, model)
+            groups = parameter_groups(
+                model,
+                kwargs["lr"],
+                self.args.weight_decay,
+                self.get_decay_parameter_names(model),
+                self.args.learning_rate_multipliers or {},
+            )
+            self.optimizer = cls(groups, **kwargs)
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
+        """The step schedule of `lr_step_epochs`, else the one of `lr_scheduler_type`."""
+        if self.lr_scheduler is None and self.args.lr_step_epochs:
+            steps_per_epoch = max(1, round(num_training_steps / self.args.num_train_epochs))
+            self.lr_scheduler = step_schedule(
+                optimizer or self.optimizer, self.args.lr_step_epochs, self.args.lr_step_gamma, steps_per_epoch
+            )
+            self._created_lr_scheduler = True
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, **kwargs: Any
+    ) -> Any:
+        """The loss of the joined batch of all processes, with the Mixup term if it is asked for."""
+        inputs = dict(inputs)
+        if self.args.channels_last:
+            inputs["pixel_values"] = inputs["pixel_values"].contiguous(memory_format=torch.channels_last)
+        if self.args.mixup:
+            inputs |= self._mix(inputs)
+        outputs = model(**inputs)
+        self.uncertainty_monitor.observe(outputs.uncertainty)
+        # Reading the loss waits for the device, but a loss that is not finite must not reach the weights.
+        if not torch.isfinite(outputs.loss):
+            self._refuse_loss(outputs.loss)
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def _mix(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        step, micro = self._micro_step
+        self._micro_step = (step, micro + 1) if step == self.state.global_step else (self.state.global_step, 0)
+        return mix_batch(
+            inputs["pixel_values"],
+            inputs["labels"],
+            self.args.mixup_alpha,
+            self.args.seed,
+            *self._micro_step,
+            process=self.args.process_index,
+        )
+
+    def _refuse_loss(self, loss: Tensor) -> None:
+        saved = get_last_checkpoint(self.args.output_dir) if self.args.output_dir else None
+        raise FloatingPointError(
+            f"The loss became {loss.item()} at step {self.state.global_step + 1} (loss "
+            f"{self.model.config.loss!r}, form {self.model.config.form!r}, learning rate "
+            f"{self._get_learning_rate():.3g}). The weights were not changed by it; "
+            + (f"the last checkpoint is {saved}." if saved else "no checkpoint was saved yet.")
+            + " Try a lower learning rate or a smaller clip_grad_value."
+        )
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[None, tuple[Tensor, ...], Tensor]:
+        """Embed a batch. There is no loss: the classes are not those that the loss knows."""
+        inputs = self._prepare_inputs(inputs)  # type: ignore[assignment]
+        pixel_values = inputs["pixel_values"]
+        if self.args.channels_last:
+            pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            out = model(pixel_values=pixel_values)
+        return (
+            None,
+            (out.semantic_embeds, out.uncertainty_embeds, out.uncertainty, out.semantic_norm),
+            inputs["labels"],
+        )
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Embed all images, then measure retrieval and uncertainty on the whole."""
+        output = super().evaluation_loop(dataloader, description, False, ignore_keys, metric_key_prefix)
+        images = dataloader.dataset
+        evaluator = RetrievalEvaluator(group_column=getattr(images, "group_column", None))
+        metrics = evaluator(
+            Embeddings(*output.predictions), np.asarray(output.label_ids), groups=getattr(images, "groups", None)
+        )
+        output.metrics.update({f"{metric_key_prefix}_{k}": v for k, v in metrics.items()})
+        return output
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, with the state of the uncertainty beside each training loss."""
+        if "loss" in logs:
+            logs |= self.uncertainty_monitor.logs(self.args)
+        super().log(logs, start_time)
+
+
+__all__ = ["IDMLTrainer"]

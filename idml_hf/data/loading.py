@@ -1,0 +1,243 @@
+"""The door to all data: `load_retrieval_data` to train and evaluate, `load_images` to embed and search."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .checking import drop_bad_images
+from .image_set import UNLABELLED, ImageSet, concatenate
+from .registry import DatasetSpec
+from .sources import Source, open_source
+from .splits import hold_out_classes, split_by_class
+
+logger = logging.getLogger("idml_hf.data")
+
+
+@dataclass(frozen=True)
+class RetrievalData:
+    """A data set for metric learning. The classes of train, validation and test are each numbered from 0.
+
+    Args:
+        name: name, path or Hub id it was loaded by.
+        train: what to train on.
+        validation: training classes held out to choose among models, or None.
+        test: classes to measure on, which training has not seen unless the source's own splits share classes.
+        group_column: what `groups` of the sets stand for, or None.
+    """
+
+    name: str
+    train: ImageSet
+    validation: ImageSet | None
+    test: ImageSet
+    group_column: str | None
+
+    @property
+    def protocol(self) -> str:
+        """`plain`, or `grouped:COLUMN` where gallery images of the query's class and group are to be ignored."""
+        return "plain" if self.group_column is None else f"grouped:{self.group_column}"
+
+    def summary(self) -> dict[str, Any]:
+        """Name, protocol, and images and classes of each split, ready for JSON."""
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        counts = {
+            split: {"images": len(images), "classes": images.num_classes}
+            for split, images in splits.items()
+            if images is not None
+        }
+        return {"dataset": self.name, "protocol": self.protocol, **counts}
+
+    def describe(self) -> str:
+        """One line for people.
+
+        Example:
+            >>> load_retrieval_data("emoji-mini").describe()
+            'emoji-mini: train 2300 images of 240 classes, test 2279 images of 240 classes, grouped by family'
+        """
+        summary = self.summary()
+        parts = [
+            f"{split} {counts['images']} images of {counts['classes']} classes"
+            for split, counts in summary.items()
+            if isinstance(counts, Mapping)
+        ]
+        if self.group_column is not None:
+            parts.append(f"grouped by {self.group_column}")
+        return f"{self.name}: {', '.join(parts)}"
+
+
+def load_retrieval_data(
+    name_or_path: str | Path,
+    *,
+    root: str | Path | None = None,
+    group_column: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    revision: str | None = None,
+    validation_fraction: float = 0.0,
+    skip_bad_images: bool = False,
+    check_images: bool = True,
+    seed: int = 0,
+) -> RetrievalData:
+    """Load a data set whose test classes are not seen in training.
+
+    Args:
+        name_or_path: a name of `DATASETS`; a folder with one folder a class, or with two such folders `train` and
+            `test`; a folder with `train.parquet` and `test.parquet`; or a data set on the Hub, `org/name`. Where the
+            source has no splits, the first half of its classes trains.
+        root: folder of a registered data set in its official layout.
+        group_column: column whose value groups images, or "none"; default: what the registry says.
+        image_column, label_column: columns of parquet files and Hub data sets; default: the usual names.
+        revision: commit, tag or branch on the Hub; default: what the registry pins.
+        validation_fraction: share of the training classes to hold out as `validation`.
+        skip_bad_images: leave out images that cannot be read instead of raising.
+        check_images: look for images that cannot be read.
+        seed: chooses the held-out classes.
+
+    Raises:
+        FileNotFoundError, ValueError: if the data set is not there, or is not what it should be.
+        UnreadableImageError: listing the images that cannot be read.
+
+    Example:
+        >>> data = load_retrieval_data("emoji-mini")
+        >>> len(data.train), data.train.num_classes, data.protocol
+        (2300, 240, 'grouped:family')
+    """
+    source = open_source(
+        name_or_path,
+        root=root,
+        group_column=group_column,
+        image_column=image_column,
+        label_column=label_column,
+        revision=revision,
+    )
+    train, validation, test = _retrieval_splits(source)
+    if check_images and (source.spec is None or source.spec.embedded is None):
+        train, test, *rest = drop_bad_images(
+            [train, test, *([validation] if validation is not None else [])], skip=skip_bad_images
+        )
+        validation = rest[0] if rest else None
+    if validation_fraction:
+        train, validation = hold_out_classes(train, validation_fraction, seed)
+    _warn_about_lone_images(train, source.name)
+    return RetrievalData(source.name, train, validation, test, train.group_column)
+
+
+def load_images(
+    name_or_path: str | Path,
+    split: str | None = None,
+    *,
+    root: str | Path | None = None,
+    group_column: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    revision: str | None = None,
+    skip_bad_images: bool = False,
+    check_images: bool = True,
+) -> ImageSet:
+    """Load one collection of images, to embed, index or evaluate it.
+
+    Args:
+        name_or_path: as for `load_retrieval_data`; also a folder of images without classes, whose labels are -1.
+        split: "train", "validation" or "test" as `load_retrieval_data` splits, or "all". Default: everything where
+            the source has no splits, else "test".
+
+    The other arguments and the errors are those of `load_retrieval_data`.
+
+    Example:
+        >>> images = load_images("emoji-mini", split="test")
+        >>> len(images), images[0].size, images.class_names[images.labels[0]]
+        (2279, (48, 48), 'grinning face with big eyes')
+    """
+    source = open_source(
+        name_or_path,
+        root=root,
+        group_column=group_column,
+        image_column=image_column,
+        label_column=label_column,
+        revision=revision,
+    )
+    images = _one_split(source, split)
+    if check_images and (source.spec is None or source.spec.embedded is None):
+        (images,) = drop_bad_images([images], skip=skip_bad_images)
+    return images
+
+
+def _one_split(source: Source, split: str | None) -> ImageSet:
+    if split not in (None, "train", "validation", "test", "all"):
+        raise ValueError(f"unknown split {split!r}: train, validation, test or all")
+    whole = source.splits.get("all")
+    if whole is not None and (split in (None, "all") or not whole.num_classes):
+        return whole
+    if split == "all":
+        return _join(source.splits)
+    train, validation, test = _retrieval_splits(source)
+    images = {"train": train, "validation": validation, "test": test, None: test}[split]
+    if images is None:
+        raise ValueError(f"{source.name} has no validation split")
+    return images
+
+
+def _retrieval_splits(source: Source) -> tuple[ImageSet, ImageSet | None, ImageSet]:
+    splits = dict(source.splits)
+    by_rule = source.spec is not None and source.spec.num_train_classes is not None
+    if by_rule or "all" in splits:
+        whole = _join(splits)
+        if not whole.num_classes:
+            raise ValueError(
+                f"{source.name} is a folder of images without classes: put each class into a folder of its own"
+            )
+        train, test = split_by_class(whole, source.spec.num_train_classes if source.spec else None)
+        validation = None
+    else:
+        test = splits.pop("test" if "test" in splits else "validation")
+        train, validation = splits["train"].renumbered(), splits.get("validation")
+        validation = None if validation is None else validation.renumbered()
+        test = test.renumbered()
+        shared = set(train.class_names) & set(test.class_names)
+        if shared:
+            logger.warning(
+                "%s: %d of %d test classes are also training classes, so this does not measure unseen classes",
+                source.name,
+                len(shared),
+                test.num_classes,
+            )
+    if source.spec is not None:
+        check_counts(source.spec, {"train": train, "test": test})
+    return train, validation, test
+
+
+def check_counts(spec: DatasetSpec, splits: Mapping[str, ImageSet]) -> None:
+    """Raise ValueError if a split has not the number of images and classes that the registry states."""
+    for split, (images, classes) in (spec.expected or {}).items():
+        found = splits[split]
+        present = len(np.unique(found.labels[found.labels != UNLABELLED]))
+        if (len(found), present) != (images, classes):
+            raise ValueError(
+                f"{spec.name}: {split} should have {images} images of {classes} classes, but has {len(found)} of "
+                f"{present}: another version, or an incomplete download"
+            )
+
+
+def _join(splits: Mapping[str, ImageSet]) -> ImageSet:
+    first, *others = splits.values()
+    for other in others:
+        first = concatenate(first, other)
+    return first
+
+
+def _warn_about_lone_images(train: ImageSet, name: str) -> None:
+    counts = np.bincount(train.labels, minlength=train.num_classes)
+    lone = [train.class_names[label] for label in np.flatnonzero(counts == 1)]
+    if lone:
+        logger.warning(
+            "%s: %d training classes have one image, so nothing to pull together: %s%s",
+            name,
+            len(lone),
+            ", ".join(lone[:5]),
+            " ..." if len(lone) > 5 else "",
+        )

@@ -1,0 +1,203 @@
+"""Finds what a name or path means - registered data set, folder, parquet files, Hub id - and reads its splits."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+from huggingface_hub import HfApi
+from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+from .folders import has_class_folders, read_class_folders, read_flat_folder
+from .image_set import ImageSet
+from .registry import DATASETS, DatasetSpec
+from .tables import read_parquet, read_tables
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
+NO_GROUPS = "none"
+
+logger = logging.getLogger("idml_hf.data")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set as it is stored: its splits (`all` where there are none) and its registry entry, if it has one."""
+
+    name: str
+    splits: dict[str, ImageSet]
+    spec: DatasetSpec | None = None
+
+
+def open_source(
+    name_or_path: str | Path,
+    *,
+    root: str | Path | None = None,
+    group_column: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    revision: str | None = None,
+) -> Source:
+    """Read the splits of a data set, with labels but without opening images. See `load_retrieval_data`.
+
+    Raises:
+        FileNotFoundError: if a folder does not exist.
+        ValueError: for an unknown name (with a suggestion), or data that are not laid out as they should be.
+    """
+    name = str(name_or_path)
+    spec = DATASETS.get(name)
+    if spec is None and root is not None:
+        raise ValueError(f"root is for registered data sets ({', '.join(DATASETS)}), not for {name!r}")
+    columns = _columns(spec, image_column, label_column, group_column)
+    if spec is not None:
+        return Source(name, _registered(spec, root, revision, columns), spec)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return Source(name, _folder(path, columns))
+    if path.is_file():
+        raise ValueError(
+            f"{name} is a file: give a folder of images, or one with train.parquet and test.parquet{_extract(path)}"
+        )
+    if HUB_ID.fullmatch(name) and not Path(name).parent.is_dir():
+        return Source(name, _hub(name, revision, columns))
+    raise _not_found(name)
+
+
+def _columns(
+    spec: DatasetSpec | None, image: str | None, label: str | None, group: str | None
+) -> dict[str, str | None]:
+    columns = {
+        "image_column": image or (spec and spec.image_column),
+        "label_column": label or (spec and spec.label_column),
+        "group_column": group or (spec and spec.group_column),
+        "class_name_column": spec and spec.class_name_column,
+    }
+    if columns["group_column"] == NO_GROUPS:
+        columns["group_column"] = None
+    return columns  # type: ignore[return-value]
+
+
+def _registered(
+    spec: DatasetSpec, root: str | Path | None, revision: str | None, columns: dict[str, str | None]
+) -> dict[str, ImageSet]:
+    if root is None:
+        if spec.embedded is not None:
+            return _parquet(spec.embedded, columns, spec.name)
+        if spec.hub_id is None:
+            raise ValueError(f"{spec.name} needs root (--root): the folder with {spec.layout}")
+        return _hub(spec.hub_id, revision or spec.revision, columns)
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{spec.name}: root {folder} does not exist{_siblings(folder)}")
+    for candidate in (folder, folder / "full"):
+        if _parquet_files(candidate):
+            return _parquet(candidate, columns, spec.name)
+    if spec.reader is None:
+        raise FileNotFoundError(f"{spec.name}: {folder} has no {spec.layout}")
+    return spec.reader(folder)
+
+
+def _folder(path: Path, columns: dict[str, str | None]) -> dict[str, ImageSet]:
+    if _parquet_files(path):
+        return _parquet(path, columns, str(path))
+    if columns["group_column"] is not None:
+        raise ValueError(f"{path} is a folder of images: no column {columns['group_column']!r} to group them by")
+    folders = {
+        split: path / name
+        for split, names in SPLIT_NAMES.items()
+        for name in names
+        if (path / name).is_dir() and has_class_folders(path / name)
+    }
+    if "train" in folders and len(folders) > 1:
+        return {split: read_class_folders(folder) for split, folder in folders.items()}
+    if has_class_folders(path):
+        return {"all": read_class_folders(path)}
+    images = read_flat_folder(path)
+    if not len(images):
+        raise ValueError(f"{path} has no images")
+    return {"all": images}
+
+
+def _parquet_files(folder: Path) -> dict[str, Path]:
+    found = {
+        split: folder / f"{name}.parquet"
+        for split, names in SPLIT_NAMES.items()
+        for name in names
+        if (folder / f"{name}.parquet").is_file()
+    }
+    return found if "train" in found or "test" in found else {}
+
+
+def _parquet(folder: Path, columns: dict[str, str | None], name: str) -> dict[str, ImageSet]:
+    tables = {split: read_parquet(path) for split, path in _parquet_files(folder).items()}
+    return read_tables(tables, name, **columns)
+
+
+def _hub(hub_id: str, revision: str | None, columns: dict[str, str | None]) -> dict[str, ImageSet]:
+    _check_hub(hub_id, revision)
+    try:
+        loaded = datasets.load_dataset(hub_id, revision=revision)
+    except RuntimeError as error:
+        if "script" not in str(error):
+            raise
+        raise ValueError(
+            f"{hub_id} is read by a script in its repository, which `datasets` refuses to run; "
+            "look for a copy in parquet, or point --root or a path at the images"
+        ) from error
+    except (datasets.exceptions.DatasetNotFoundError, OSError) as error:
+        raise _unreachable(hub_id, error) from error
+    tables = {split: loaded[name] for split, names in SPLIT_NAMES.items() for name in names if name in loaded}
+    if not tables:
+        raise ValueError(f"{hub_id} has no split train, validation or test; its splits: {', '.join(loaded)}")
+    if len(tables) == 1:
+        tables = {"all": next(iter(tables.values()))}
+    return read_tables(tables, hub_id, **columns)
+
+
+def _check_hub(hub_id: str, revision: str | None) -> None:
+    """Fail at once where `load_dataset` would try again and again for half a minute."""
+    try:
+        HfApi().dataset_info(hub_id, revision=revision or "main", timeout=10)
+    except RepositoryNotFoundError as error:
+        raise _unreachable(
+            hub_id, "there is no such data set, or it is private or gated: log in by `hf auth login`"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise _unreachable(hub_id, f"it has no revision {revision!r}") from error
+    except Exception as error:
+        cached = Path(datasets.config.HF_DATASETS_CACHE) / hub_id.replace("/", "___")
+        if not cached.exists():
+            raise _unreachable(hub_id, f"the Hub cannot be reached ({error})") from error
+
+
+def _unreachable(hub_id: str, reason: object) -> FileNotFoundError:
+    first_line = str(reason).splitlines()[0]
+    return FileNotFoundError(f"{hub_id}: no such folder here, and not on the Hub: {first_line}{_suggestion(hub_id)}")
+
+
+def _not_found(name: str) -> Exception:
+    if "/" in name or "\\" in name or name.startswith("."):
+        return FileNotFoundError(f"{name} does not exist{_siblings(Path(name).expanduser())}")
+    return ValueError(f"unknown data set {name!r}: no folder, and none of {', '.join(DATASETS)}{_suggestion(name)}")
+
+
+def _suggestion(name: str) -> str:
+    near = difflib.get_close_matches(name.lower(), DATASETS, n=1)
+    return f"; did you mean {near[0]!r}?" if near else _siblings(Path(name))
+
+
+def _siblings(path: Path) -> str:
+    parent = path.parent
+    if not parent.is_dir():
+        return ""
+    near = difflib.get_close_matches(path.name, [entry.name for entry in parent.iterdir() if entry.is_dir()], n=1)
+    return f"; did you mean {str(parent / near[0])!r}?" if near else ""
+
+
+def _extract(path: Path) -> str:
+    archive = path.suffix.lower() in {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"}
+    return "; archives are not opened, extract it first" if archive else ""

@@ -1,0 +1,52 @@
+"""The training set as the `DataLoader` sees it: augmented images, the same again whenever a run is resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+from .image_set import ImageSet
+from .randomness import derive_seed, seeded
+
+
+class Draw(NamedTuple):
+    """What a batch sampler asks for: image `index`, as the `position`-th image drawn in `epoch`."""
+
+    epoch: int
+    position: int
+    index: int  # type: ignore[assignment]
+
+
+class TrainImages(torch.utils.data.Dataset):
+    """Map-style data set of `{"pixel_values": tensor, "labels": int}`.
+
+    Asked for a `Draw`, it augments by a random stream that depends only on (seed, epoch, position, index): not on the
+    worker, on the number of workers, or on what was drawn before. Asked for a plain integer, as by torch's own
+    samplers, it draws from torch's global generator like any torchvision data set.
+
+    Args:
+        images: what to read.
+        transform: function of a uint8 tensor (3, H, W), see `training_transform`; it may draw from torch's CPU
+            generator and from `random`.
+        seed: seed of the run.
+    """
+
+    def __init__(self, images: ImageSet, transform: Callable[[torch.Tensor], torch.Tensor], seed: int = 0) -> None:
+        self.images = images
+        self.labels = images.labels
+        self.transform = transform
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, key: int | Draw) -> dict[str, Any]:
+        if isinstance(key, Draw):
+            with seeded(derive_seed(self.seed, *key)):
+                return self._item(key.index)
+        return self._item(key)
+
+    def _item(self, index: int) -> dict[str, Any]:
+        return {"pixel_values": self.transform(self.images.tensor(index)), "labels": int(self.images.labels[index])}

@@ -67,7 +67,7 @@ def introspective_distance(
     """
     _check(s_a, u_a, s_b, u_b, tau)
     with torch.autocast(s_a.device.type, enabled=False):
-        return _Sqrt.apply(_squared_distance(s_a, u_a, s_b, u_b, tau))
+        return square_root(squared_distance(s_a, u_a, s_b, u_b, tau))
 
 
 def introspective_similarity(
@@ -115,7 +115,7 @@ def introspective_similarity(
         if form == "none":
             return directions @ others.mT
         if form == "ratio":
-            return torch.rsub(_squared_distance(directions, u_a, others, u_b, tau), 1, alpha=0.5)
+            return torch.rsub(squared_distance(directions, u_a, others, u_b, tau), 1, alpha=0.5)
         if u_b is not None:
             raise ValueError('form "released" compares with proxies, which have no uncertainty: u_b must be None')
         doubt = 0.0 if u_a is None else at_least_float32(u_a).square().sum(1, keepdim=True)
@@ -178,7 +178,7 @@ def introspective_logits(
         if form == "released_classification":
             return _discount(logits, at_least_float32(uncertainty_embeds).square().sum(1, keepdim=True), tau * apart)
         doubt = torch.linalg.vector_norm(at_least_float32(uncertainty_embeds), dim=1, keepdim=True)
-        return _discount(logits, doubt, tau * _Sqrt.apply(apart))
+        return _discount(logits, doubt, tau * square_root(apart))
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -186,8 +186,16 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def _squared_distance(s_a: Tensor, u_a: Tensor | None, s_b: Tensor, u_b: Tensor | None, tau: float) -> Tensor:
-    """D^2, shape (A, B); autocast must be off."""
+def square_root(x: Tensor) -> Tensor:
+    """Elementwise square root whose slope at 0 is 0."""
+    return _Sqrt.apply(x)
+
+
+def squared_distance(s_a: Tensor, u_a: Tensor | None, s_b: Tensor, u_b: Tensor | None, tau: float) -> Tensor:
+    """The square of `introspective_distance`, unchecked, for callers that have turned autocast off.
+
+    A set compared with itself should be passed as the same tensor twice: it costs one matrix product less.
+    """
     alpha2 = _SquaredNorm.apply(at_least_float32(s_a), None if s_b is s_a else at_least_float32(s_b), -1)
     if u_a is None and u_b is None:
         return alpha2
@@ -263,8 +271,6 @@ class _Introspect(torch.autograd.Function):
 
 
 class _Sqrt(torch.autograd.Function):
-    """Square root with slope 0 at 0."""
-
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         root = x.sqrt()

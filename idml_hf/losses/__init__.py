@@ -1,0 +1,77 @@
+"""Losses of deep metric learning on the introspective metric, and the registry a configuration names them by.
+
+A new loss is one file with a subclass of `PairLoss` (images against images) or `ProxyLoss` (images against classes)
+and one line in `LOSSES`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+from .base import MetricLoss
+from .contrastive import ContrastiveLoss
+from .multi_similarity import MultiSimilarityLoss
+from .pair import PairLoss, Pairs
+from .proxy import ProxyLoss
+from .proxy_anchor import ProxyAnchorLoss
+
+LOSSES: dict[str, type[MetricLoss]] = {
+    "contrastive": ContrastiveLoss,
+    "multi_similarity": MultiSimilarityLoss,
+    "proxy_anchor": ProxyAnchorLoss,
+}
+"""Loss classes by name."""
+
+PROXY_LOSSES = frozenset(name for name, loss in LOSSES.items() if issubclass(loss, ProxyLoss))
+"""Names of the losses that compare images with learned class proxies."""
+
+
+def build_loss(
+    name: str,
+    num_classes: int | None,
+    embedding_dim: int,
+    form: str = "ratio",
+    tau: float = 5.0,
+    **hyper_parameters: Any,
+) -> MetricLoss:
+    """Build a loss by name.
+
+    Args:
+        name: one of `LOSSES`.
+        num_classes: number of training classes; the losses between images do without (None).
+        embedding_dim: values d of a semantic embedding.
+        form: form of the introspective metric, one of `idml_hf.similarity.FORMS`; ``"none"`` is the plain loss.
+        tau: temperature of the introspective metric, > 0.
+        **hyper_parameters: those of the loss, see its class.
+
+    Returns:
+        A module called as ``loss(semantic, uncertainty, labels)``.
+
+    Raises:
+        ValueError: an unknown name or hyper-parameter (the message suggests the nearest one), or a value out of range.
+
+    Example:
+        >>> import torch
+        >>> loss = build_loss("contrastive", num_classes=None, embedding_dim=2, form="none", neg_margin=1.0)
+        >>> loss(torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.6, 0.8]]), None, torch.tensor([7, 7, 9]))
+        tensor(0.1056)
+    """
+    if name not in LOSSES:
+        raise ValueError(f"unknown loss {name!r}{_suggestion(name, LOSSES)}")
+    loss = LOSSES[name]
+    known = loss.hyper_parameters()
+    for given in hyper_parameters:
+        if given not in known:
+            raise ValueError(f"loss {name!r} has no hyper-parameter {given!r}{_suggestion(given, known)}")
+    return loss(num_classes, embedding_dim, form, tau, **hyper_parameters)
+
+
+def _suggestion(given: str, known: Iterable[str]) -> str:
+    known = sorted(known)
+    near = difflib.get_close_matches(str(given), known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
+
+
+__all__ = ["LOSSES", "PROXY_LOSSES", "MetricLoss", "PairLoss", "Pairs", "ProxyLoss", "build_loss"]

@@ -1,0 +1,128 @@
+"""What all losses share: from embeddings and labels to a matrix of distances or similarities."""
+
+from __future__ import annotations
+
+import inspect
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from ..similarity import FORMS, at_least_float32, square_root, squared_distance
+from .gather import gather_batch
+
+Measure = Literal["distance", "squared_distance", "similarity"]
+
+
+class MetricLoss(nn.Module):
+    """A loss on semantic embeddings, uncertainty embeddings and labels.
+
+    Embeddings are normalised (a no-op on those of a model) and compared in float32, or in float64 if they are that,
+    whatever autocast says. In training under `torch.distributed` each process computes the loss of the joined batch,
+    so that the mean of gradients over processes is the gradient of one process with that batch.
+
+    Args:
+        num_classes: number of training classes C.
+        embedding_dim: values d of a semantic embedding.
+        form: form of the introspective metric, see `idml_hf.similarity.introspective_similarity`.
+        tau: its temperature, > 0.
+    """
+
+    forms: ClassVar[tuple[str, ...]] = ("ratio", "none")
+    """Forms of the metric that the loss can be computed on."""
+
+    measure: ClassVar[Measure]
+    """What the loss is written on: ``"distance"`` D, ``"squared_distance"`` D^2 or ``"similarity"`` 1 - D^2 / 2."""
+
+    def __init__(self, num_classes: int | None, embedding_dim: int, form: str = "ratio", tau: float = 5.0) -> None:
+        super().__init__()
+        if form not in FORMS:
+            raise ValueError(f"form must be one of {', '.join(FORMS)}; got {form!r}")
+        if form not in self.forms:
+            raise ValueError(f"{type(self).__name__} has no form {form!r}, only {', '.join(self.forms)}")
+        if not tau > 0:
+            raise ValueError(f"tau must be > 0; got {tau}")
+        self.num_classes = num_classes
+        self.embedding_dim = embedding_dim
+        self.form = form
+        self.tau = tau
+
+    @classmethod
+    def hyper_parameters(cls) -> list[str]:
+        """Names of the keyword arguments that are the loss's own."""
+        return [
+            name
+            for base in cls.__mro__
+            if "__init__" in vars(base)
+            for name, parameter in inspect.signature(base).parameters.items()
+            if parameter.kind is parameter.KEYWORD_ONLY
+        ]
+
+    def forward(self, semantic: Tensor, uncertainty: Tensor | None, labels: Tensor, remember: bool = True) -> Tensor:
+        """Compute the loss of a batch.
+
+        Args:
+            semantic: semantic embeddings, shape (B, d).
+            uncertainty: uncertainty embeddings, shape (B, d_u); None means 0. Form ``"none"`` ignores them.
+            labels: class of each image, shape (B,), integers; those of a `ProxyLoss` lie in [0, C).
+            remember: whether the batch enters the cross-batch memory, if the loss has one. Images mixed of two classes
+                should not.
+
+        Returns:
+            Scalar, float32 or float64; 0, with gradients of 0, where the batch has nothing to compare.
+
+        Raises:
+            ValueError: shapes or labels that do not fit.
+        """
+        self._check(semantic, uncertainty, labels)
+        with torch.autocast(semantic.device.type, enabled=False):
+            semantic = normalize(at_least_float32(semantic))
+            uncertainty = None if self.form == "none" or uncertainty is None else at_least_float32(uncertainty)
+            labels = labels.to(semantic.device, torch.int64)
+            if self.training:
+                semantic, uncertainty, labels = gather_batch(semantic, uncertainty, labels)
+            return self.batch_loss(semantic, uncertainty, labels, remember and self.training)
+
+    def batch_loss(self, semantic: Tensor, uncertainty: Tensor | None, labels: Tensor, remember: bool) -> Tensor:
+        """The loss of the whole batch: unit embeddings in full precision, int64 labels."""
+        raise NotImplementedError
+
+    def reset_parameters(self) -> None:
+        """Give the loss's own parameters and buffers the values they have before training."""
+
+    def compare(self, s_a: Tensor, u_a: Tensor | None, s_b: Tensor, u_b: Tensor | None) -> Tensor:
+        """The matrix the loss is written on (its `measure`), shape (A, B), for unit embeddings."""
+        if self.measure == "similarity" and u_a is None and u_b is None:
+            return s_a @ s_b.mT
+        d2 = squared_distance(s_a, u_a, s_b, u_b, self.tau)
+        if self.measure == "similarity":
+            return torch.rsub(d2, 1, alpha=0.5)
+        return square_root(d2) if self.measure == "distance" else d2
+
+    def _check(self, semantic: Tensor, uncertainty: Tensor | None, labels: Tensor) -> None:
+        if semantic.ndim != 2 or semantic.shape[1] != self.embedding_dim or len(semantic) == 0:
+            raise ValueError(f"semantic must have shape (B, {self.embedding_dim}); got {tuple(semantic.shape)}")
+        if uncertainty is not None and (uncertainty.ndim != 2 or len(uncertainty) != len(semantic)):
+            raise ValueError(f"uncertainty must have shape ({len(semantic)}, d_u); got {tuple(uncertainty.shape)}")
+        if labels.shape != semantic.shape[:1]:
+            raise ValueError(f"labels must have shape ({len(semantic)},); got {tuple(labels.shape)}")
+        if labels.is_floating_point() or labels.is_complex():
+            raise ValueError(f"labels must be integers; got {labels.dtype}")
+
+    def extra_repr(self) -> str:
+        names = ["form", "tau", *self.hyper_parameters()]
+        return ", ".join(f"{name}={getattr(self, name)}" for name in names if not name.startswith("_"))
+
+
+def mean_where(values: Tensor, chosen: Tensor) -> Tensor:
+    """Mean of the chosen values; 0, with gradients of 0, where none is."""
+    return torch.where(chosen, values, 0.0).sum() / chosen.sum().clamp_min(1)
+
+
+def log_one_plus_sum_exp(x: Tensor, chosen: Tensor, dim: int) -> Tensor:
+    """``log(1 + sum exp(x))`` over the chosen entries of a dimension, safe from overflow; 0 where none is chosen."""
+    # The filling is finite, since the gradient of logsumexp over nothing but -inf is not a number.
+    lowest = torch.finfo(x.dtype).min
+    total = torch.where(chosen, x, lowest).logsumexp(dim)
+    return torch.logaddexp(total, torch.zeros_like(total))

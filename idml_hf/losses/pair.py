@@ -1,0 +1,103 @@
+"""What the losses between images share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .base import MetricLoss
+from .memory import EMPTY, CrossBatchMemory
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Which entries of an (A, N) matrix compare two images of one class, and which two of different classes.
+
+    The first A columns are the anchors themselves; an image is not its own positive.
+    """
+
+    anchors: Tensor
+    """Labels of the rows, shape (A,)."""
+    others: Tensor
+    """Labels of the columns, shape (N,)."""
+    positive: Tensor
+    """Boolean, shape (A, N)."""
+    negative: Tensor
+    """Boolean, shape (A, N)."""
+
+    @classmethod
+    def of(cls, anchors: Tensor, others: Tensor) -> Pairs:
+        """All pairs; columns that are empty slots of a memory belong to none."""
+        same = anchors.unsqueeze(1) == others.unsqueeze(0)
+        negative = ~same
+        if len(others) > len(anchors):
+            negative &= others != EMPTY
+        return cls(anchors, others, same.fill_diagonal_(False), negative)
+
+    def positive_columns(self) -> tuple[Tensor, Tensor]:
+        """The columns of each row's positives, side by side.
+
+        Returns:
+            Columns, int64, and whether they are there, boolean, both of shape (A, K), K the size of the largest class.
+        """
+        order = self.others.argsort(stable=True)
+        in_order = self.others[order]
+        first = torch.searchsorted(in_order, self.anchors)
+        end = torch.searchsorted(in_order, self.anchors, right=True)
+        # A size taken from data would break a graph; there the bound that always holds is used.
+        width = len(order) if torch.compiler.is_compiling() else int((end - first).max())
+        places = first.unsqueeze(1) + torch.arange(width, device=order.device)
+        columns = order[places.clamp_max(len(order) - 1)]
+        return columns, (places < end.unsqueeze(1)) & self.positive.gather(1, columns)
+
+
+class PairLoss(MetricLoss):
+    """A loss on comparisons between images.
+
+    Args:
+        memory_size: number of images of earlier batches that each image of a batch is compared with as well (Wang et
+            al., "Cross-Batch Memory for Embedding Learning", CVPR 2020); 0 for none.
+        uncertainty_dim: values d_u of an uncertainty embedding, needed by the memory alone; None means d.
+    """
+
+    def __init__(
+        self,
+        num_classes: int | None,
+        embedding_dim: int,
+        form: str = "ratio",
+        tau: float = 5.0,
+        *,
+        memory_size: int = 0,
+        uncertainty_dim: int | None = None,
+    ) -> None:
+        super().__init__(num_classes, embedding_dim, form, tau)
+        if memory_size < 0:
+            raise ValueError(f"memory_size must be >= 0; got {memory_size}")
+        self.memory_size = memory_size
+        self.uncertainty_dim = None if form == "none" else uncertainty_dim or embedding_dim
+        self.memory = CrossBatchMemory(memory_size, embedding_dim, self.uncertainty_dim) if memory_size else None
+
+    def batch_loss(self, semantic: Tensor, uncertainty: Tensor | None, labels: Tensor, remember: bool) -> Tensor:
+        if self.memory is None or not self.training:
+            matrix = self.compare(semantic, uncertainty, semantic, uncertainty)
+            return self.matrix_loss(matrix, Pairs.of(labels, labels))
+        others = self.memory.extend(semantic, uncertainty, labels)
+        loss = self.matrix_loss(self.compare(semantic, uncertainty, *others[:2]), Pairs.of(labels, others[2]))
+        if remember:
+            self.memory.remember(semantic, uncertainty, labels)
+        return loss
+
+    def matrix_loss(self, matrix: Tensor, pairs: Pairs) -> Tensor:
+        """The loss, a scalar.
+
+        Args:
+            matrix: the loss's `measure` between the images of the batch and those they are compared with, (A, N).
+            pairs: which of its entries are positive and which negative.
+        """
+        raise NotImplementedError
+
+    def reset_parameters(self) -> None:
+        if self.memory is not None:
+            self.memory.reset()

@@ -20,7 +20,16 @@ _PUBLIC = {
     "IDMLIndex": "retrieval",
 }
 
-__all__ = sorted(_PUBLIC)
+__all__ = [
+    "IDMLConfig",
+    "IDMLForImageClassification",
+    "IDMLForMetricLearning",
+    "IDMLImageProcessor",
+    "IDMLIndex",
+    "IDMLModel",
+    "IDMLTrainer",
+    "IDMLTrainingArguments",
+]
 
 if TYPE_CHECKING:
     from .configuration_idml import IDMLConfig

@@ -18,8 +18,8 @@ class IDMLMetricLearningOutput(IDMLModelOutput):
     """Output of [`IDMLForMetricLearning`]: that of [`IDMLModel`], after the loss.
 
     Args:
-        loss: Scalar, in training with labels; in evaluation there is none, since batches then are not those the loss
-            is made for.
+        loss: Scalar, when labels were given. In evaluation it is NaN: the classes then are not those that the loss
+            knows, and the batches not those it is made for.
     """
 
     loss: Tensor | None = None
@@ -102,13 +102,15 @@ class IDMLForMetricLearning(IDMLPreTrainedModel):
             # one pass for both: half the kernel launches, and one mean norm for the uncertainty budget
             pixel_values = torch.cat([pixel_values, mixed_pixel_values])
         out = self.idml(pixel_values)
-        loss = None
+        loss = None if labels is None else pixel_values.new_full((), float("nan"))
         if labels is not None and self.training:
             semantic, uncertainty = out.semantic_embeds, out.uncertainty_embeds
             loss = self.loss(semantic[:batch], uncertainty[:batch], labels)
             if mixed_pixel_values is not None:
                 mixed = semantic[batch:], uncertainty[batch:]
-                loss = loss + mix_ratio * self.loss(*mixed, labels) + (1 - mix_ratio) * self.loss(*mixed, mixed_labels)
+                first = self.loss(*mixed, labels, remember=False)
+                second = self.loss(*mixed, mixed_labels, remember=False)
+                loss = loss + mix_ratio * first + (1 - mix_ratio) * second
         fields = {k: v if k == "last_hidden_state" else v[:batch] for k, v in out.items()}
         result = IDMLMetricLearningOutput(loss=loss, **fields)
         return result.to_tuple() if return_dict is False else result

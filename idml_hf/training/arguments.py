@@ -52,15 +52,13 @@ class IDMLTrainingArguments(TrainingArguments):
     mixup: bool = field(default=False, metadata={"help": "Add the paper's Mixup term to the loss"})
     mixup_alpha: float = field(default=1.0, metadata={"help": "lam ~ Beta(alpha, alpha)"})
     channels_last: bool = field(default=True, metadata={"help": "Channels-last memory order"})
-    collapse_threshold: float = field(
-        default=0.01, metadata={"help": "Warn below this relative spread of uncertainty"}
-    )
+    collapse_threshold: float = field(default=0.01, metadata={"help": "Warn below this spread of uncertainty"})
 
     # Value clipping takes the place of norm clipping; decoded images carry nothing that the model's forward names.
     max_grad_norm: float = field(default=0.0, metadata={"help": "Max norm of the gradients; 0 means no limit"})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Unused; images are decoded on access"})
 
-    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "learning_rate_multipliers"]  # noqa: RUF012
+    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "learning_rate_multipliers"]
 
     def __post_init__(self) -> None:
         super().__post_init__()

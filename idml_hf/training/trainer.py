@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
 
+from ..data import Normalizer
 from ..evaluation import RetrievalEvaluator
 from ..losses import PROXY_LOSSES
 from ..retrieval.embed import Embeddings
@@ -30,7 +32,8 @@ class IDMLTrainer(Trainer):
         model: An [`IDMLForMetricLearning`].
         args: [`IDMLTrainingArguments`].
         train_dataset: [`idml_hf.data.TrainImages`], or any map-style data set that gives `pixel_values` and `labels`
-            and has an attribute `labels`, the class of each image. It is indexed by [`idml_hf.data.Draw`].
+            and has an attribute `labels`, the class of each image. It is indexed by [`idml_hf.data.Draw`]. Images that
+            come as uint8 are normalised on the device.
         eval_dataset: [`idml_hf.data.EvalImages`] of classes that are not trained on.
         processing_class: The image processor, saved with each checkpoint.
 
@@ -116,9 +119,7 @@ class IDMLTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, **kwargs: Any
     ) -> Any:
         """The loss of the joined batch of all processes, with the Mixup term if it is asked for."""
-        inputs = dict(inputs)
-        if self.args.channels_last:
-            inputs["pixel_values"] = inputs["pixel_values"].contiguous(memory_format=torch.channels_last)
+        inputs = inputs | {"pixel_values": self._images(inputs["pixel_values"])}
         if self.args.mixup:
             inputs |= self._mix(inputs)
         outputs = model(**inputs)
@@ -127,6 +128,21 @@ class IDMLTrainer(Trainer):
         if not torch.isfinite(outputs.loss):
             self._refuse_loss(outputs.loss)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def _images(self, pixel_values: Tensor) -> Tensor:
+        if pixel_values.dtype == torch.uint8:
+            # a quarter of the bytes came from the workers and over the bus
+            pixel_values = self._normalizer(pixel_values)
+        if self.args.channels_last:
+            pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
+        return pixel_values
+
+    @cached_property
+    def _normalizer(self) -> Normalizer:
+        processor = self.processing_class
+        if processor is None:
+            raise ValueError("Images that come as uint8 need processing_class, whose mean and std normalise them")
+        return Normalizer(processor.image_mean, processor.image_std).to(self.args.device)
 
     def _mix(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         step, micro = self._micro_step
@@ -159,11 +175,8 @@ class IDMLTrainer(Trainer):
     ) -> tuple[None, tuple[Tensor, ...], Tensor]:
         """Embed a batch. There is no loss: the classes are not those that the loss knows."""
         inputs = self._prepare_inputs(inputs)  # type: ignore[assignment]
-        pixel_values = inputs["pixel_values"]
-        if self.args.channels_last:
-            pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
         with torch.no_grad(), self.compute_loss_context_manager():
-            out = model(pixel_values=pixel_values)
+            out = model(pixel_values=self._images(inputs["pixel_values"]))
         return (
             None,
             (out.semantic_embeds, out.uncertainty_embeds, out.uncertainty, out.semantic_norm),

@@ -1,0 +1,191 @@
+"""The commands of `idml-hf`. They only read options, call the library and print; heavy imports wait for the call."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..training.recipe import RetrievalRun, load_recipe
+from .options import given, options_from
+
+app = typer.Typer(
+    name="idml-hf",
+    help="Image embeddings that know when they may be wrong: train, evaluate, index, search, share.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+Dataset = Annotated[str, typer.Option(help="Name, folder (class folders or train/test.parquet), or Hub id")]
+Root = Annotated[Path | None, typer.Option(help="Where a named data set lies on disk")]
+GroupColumn = Annotated[str | None, typer.Option(help="Column of groups whose same-class matches do not count")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad-images", help="Go on without the images that cannot be read")]
+Output = Annotated[Path, typer.Option(help="Folder to write")]
+Model = Annotated[str, typer.Argument(help="Folder or Hub id of an IDML model")]
+BatchSize = Annotated[int, typer.Option(help="Images at a time", min=1)]
+Workers = Annotated[int, typer.Option(help="Processes that decode images", min=0)]
+
+
+@app.command(
+    epilog="Example: idml-hf train --dataset photos/ --loss proxy_anchor --form ratio --backbone resnet18 "
+    "--embedding-dim 128 --image-size 224 --epochs 10 --output my-model"
+)
+@options_from(RetrievalRun)
+def train(
+    recipe: Annotated[Path | None, typer.Argument(help="YAML file with any of the options below as keys")] = None,
+    **options: Any,
+) -> None:
+    """Train a model, or fine-tune one (--model), and evaluate it on classes it has not seen.
+
+    Options on the command line replace those of the recipe. Output holds the model in Hub format, its metrics and a
+    training curve.
+    """
+    settings = ({} if recipe is None else load_recipe(recipe)) | given(RetrievalRun, options)
+    if not settings.get("output"):
+        raise typer.BadParameter("give --output, the folder for the model", param_hint="--output")
+    run = RetrievalRun(**settings)
+    _quiet()
+    from ..training.run import train_retrieval
+
+    metrics = train_retrieval(run)
+    if os.environ.get("RANK", "0") == "0":
+        _report(metrics, Path(run.output))
+
+
+@app.command(epilog="Example: idml-hf evaluate my-model --dataset emoji-mini --output report")
+def evaluate(
+    model: Model,
+    dataset: Dataset,
+    output: Output,
+    root: Root = None,
+    group_column: GroupColumn = None,
+    split: Annotated[str | None, typer.Option(help="train, validation, test or all")] = "test",
+    skip_bad_images: SkipBad = False,
+    batch_size: BatchSize = 64,
+    workers: Workers = 0,
+) -> None:
+    """Measure retrieval and uncertainty on a data set; writes metrics.json and an HTML report with pictures."""
+    _quiet()
+    from ..evaluation.command import evaluate_model
+
+    metrics = evaluate_model(
+        model,
+        dataset,
+        output,
+        root=root,
+        group_column=group_column,
+        split=split,
+        skip_bad_images=skip_bad_images,
+        batch_size=batch_size,
+        num_workers=workers,
+    )
+    _report(metrics, output)
+
+
+@app.command(epilog="Example: idml-hf embed my-model --dataset photos/ --output embeddings")
+def embed(
+    model: Model,
+    dataset: Dataset,
+    output: Output,
+    root: Root = None,
+    split: Annotated[str | None, typer.Option(help="train, validation, test or all")] = None,
+    skip_bad_images: SkipBad = False,
+    batch_size: BatchSize = 64,
+    workers: Workers = 0,
+) -> None:
+    """Embed images; writes embeddings.safetensors, and images.parquet with a row for each image."""
+    _quiet()
+    from ..data import load_images
+    from ..retrieval.store import embed_to_folder
+
+    images = load_images(dataset, split, root=root, skip_bad_images=skip_bad_images)
+    files = embed_to_folder(model, images, output, batch_size=batch_size, num_workers=workers)
+    typer.echo(f"{len(images)} images embedded: {', '.join(str(f) for f in files)}")
+
+
+@app.command(epilog="Example: idml-hf index my-model --dataset photos/ --output my-index")
+def index(
+    model: Model,
+    dataset: Dataset,
+    output: Output,
+    root: Root = None,
+    split: Annotated[str | None, typer.Option(help="train, validation, test or all")] = None,
+    calibrate: Annotated[str | None, typer.Option(help="Labelled data to learn from when to say: not sure")] = None,
+    group_column: GroupColumn = None,
+    skip_bad_images: SkipBad = False,
+    batch_size: BatchSize = 64,
+    workers: Workers = 0,
+) -> None:
+    """Put a collection of images into an index that can be searched."""
+    _quiet()
+    from ..data import load_images
+    from ..retrieval import IDMLIndex
+
+    images = load_images(dataset, split, root=root, group_column=group_column, skip_bad_images=skip_bad_images)
+    built = IDMLIndex.build(model, images, batch_size=batch_size, num_workers=workers)
+    if calibrate is not None:
+        built.calibrate(load_images(calibrate, None, group_column=group_column, skip_bad_images=skip_bad_images))
+    built.save(output)
+    typer.echo(f"{len(built)} images in {output}")
+
+
+@app.command(epilog="Example: idml-hf search my-index query.jpg --top-k 5")
+def search(
+    index: Annotated[Path, typer.Argument(help="Folder that `idml-hf index` wrote")],
+    images: Annotated[list[Path], typer.Argument(help="Query images")],
+    top_k: Annotated[int, typer.Option(help="Matches for each query", min=1)] = 5,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table")] = False,
+    sheet: Annotated[Path | None, typer.Option(help="PNG file for a sheet of queries and matches")] = None,
+    model: Annotated[str | None, typer.Option(help="Another copy of the model the index was built with")] = None,
+) -> None:
+    """Search an index with pictures; says how certain each answer is."""
+    _quiet()
+    from .searching import search_index
+
+    typer.echo(search_index(index, images, top_k=top_k, as_json=json, sheet=sheet, model=model))
+
+
+@app.command(epilog="Example: idml-hf demo --output demo")
+def demo(
+    output: Output,
+    weights: Annotated[Path | None, typer.Option(help="Local trunk weights in timm's naming")] = None,
+) -> None:
+    """The whole product on real pictures in minutes: train, evaluate, save, reload, search."""
+    _quiet()
+    from .demo import run_demo
+
+    _report(run_demo(output, weights), output)
+
+
+def _quiet() -> None:
+    """Keep other libraries' remarks out of the way of ours."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from transformers.utils import logging
+
+    logging.set_verbosity_warning()
+
+
+def _report(metrics: dict[str, Any], output: Path) -> None:
+    from .tables import metrics_table, print_table
+
+    print_table(metrics_table(metrics))
+    typer.echo(f"Everything is in {output}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run `idml-hf`. An error that names its cause is printed as one line, without a traceback."""
+    try:
+        app(arguments)
+    except (ValueError, OSError, FloatingPointError, ImportError) as error:
+        if os.environ.get("IDML_HF_TRACEBACK"):
+            raise
+        typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
+        sys.exit(1)
+
+
+__all__ = ["app", "main"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from idml_hf.evaluation.clustering import clustering_metrics
 from idml_hf.evaluation.retrieval import Ranking, rank, retrieval_metrics
+from idml_hf.evaluation.uncertainty import ood_metrics, uncertainty_metrics
 
-__all__ = ["Ranking", "rank", "retrieval_metrics"]
+__all__ = ["Ranking", "clustering_metrics", "ood_metrics", "rank", "retrieval_metrics", "uncertainty_metrics"]

@@ -57,9 +57,15 @@ class Ranking:
         """`(N,)` mask of the queries whose nearest item is of their class."""
         return self.first_hit == 1
 
+    def require_queries(self) -> None:
+        """Raises ValueError if every query is lone."""
+        if not self.counted.any():
+            raise ValueError("no query has an item of its class in the gallery: nothing to measure")
+
     def metrics(self, ks: Iterable[int] = (1, 2, 4, 8)) -> dict[str, float]:
         """The retrieval metrics as a flat dictionary; see `retrieval_metrics`."""
         ks = [_positive(k) for k in ks]
+        self.require_queries()
         first_hit = self.first_hit[self.counted]
         return {
             **{f"recall_at_{k}": float(np.mean(first_hit <= k)) for k in ks},
@@ -180,8 +186,6 @@ def rank(
     if searching.exclude is not None:
         # Only items of the query's own class are ever excluded.
         relevant -= searching.exclude[1].count(searching.exclude[0])
-    if not (relevant > 0).any():
-        raise ValueError("no query has an item of its class in the gallery: nothing to measure")
     depth = min(max(keep, int(torch.bincount(gallery_class).max()) + 1), len(gallery_class))
     parts = [_score_block(block, query_class, gallery_class, members, relevant, depth, keep) for block in searching]
     arrays = (torch.cat(part).numpy() for part in zip(*parts, strict=True))

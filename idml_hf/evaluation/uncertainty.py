@@ -1,0 +1,208 @@
+"""Does a model know when its nearest neighbour is wrong? Uncertainty beside signals that cost nothing.
+
+Each signal ranks the queries from certain to uncertain and is judged by
+
+- AUROC against "the nearest item is of the query's class"; for the uncertainty this is R-AUROC of the URL benchmark
+  (Kirchhof et al., 2023). 0.5 is chance;
+- AURC (Geifman and El-Yaniv, 2017): the error among the n most certain queries, averaged over n = 1..N; and its excess
+  over the perfect order (e-AURC, Geifman et al., 2019). Lower is better, and the error rate is chance;
+- the accuracy among the 50, 80, 90 and 95 % most certain queries.
+
+Queries that tie have no order: their expected values over all orders are taken. The free signals are the similarity of
+the nearest item, the label-aware margin (see `Ranking.margin`) and the norm of the embedding before normalisation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+from idml_hf.evaluation.retrieval import Ranking, rank
+
+COVERAGES = (50, 80, 90, 95)
+
+
+def uncertainty_metrics(
+    embeddings: Any,
+    uncertainty: Any,
+    labels: Any,
+    groups: Any = None,
+    *,
+    norms: Any = None,
+    **search: Any,
+) -> dict[str, float]:
+    """How well uncertainty, and the signals that cost nothing, foretell a wrong nearest neighbour.
+
+    Args:
+        embeddings: `(N, d)` embeddings.
+        uncertainty: `(N,)` one number an item, larger is less certain.
+        labels: `(N,)` classes.
+        groups: `(N,)` groups of the re-identification protocol, as for `retrieval_metrics`.
+        norms: `(N,)` norms of the embeddings before normalisation.
+        **search: Further arguments of `retrieval_metrics`: a gallery, the metric, the device.
+
+    Returns:
+        `r_auroc`, `aurc`, `e_aurc` and `accuracy_at_C_coverage` (C = 50, 80, 90, 95) of the uncertainty; for each free
+        signal, `max_similarity`, `margin` and, given `norms`, `norm`, the same as `auroc_SIGNAL`, `aurc_SIGNAL`,
+        `e_aurc_SIGNAL` and `accuracy_at_C_coverage_SIGNAL`; `error_rate` (1 - R@1) and `uncertainty_is_constant`.
+        AUROCs are NaN if the queries are all right or all wrong. If the uncertainty is constant (all values within
+        1e-5 of each other, relatively), it says nothing: its metrics are NaN and the flag is `True`.
+
+    Raises:
+        ValueError: for values that are not finite and arrays of different lengths, and as `retrieval_metrics`.
+
+    Example:
+        >>> x, y = [[10, 0], [9, 1], [8, 3], [1, 9], [0, 10]], [0, 0, 1, 1, 1]
+        >>> metrics = uncertainty_metrics(x, [0.1, 0.2, 0.9, 0.3, 0.2], y)
+        >>> metrics["error_rate"], metrics["r_auroc"], metrics["aurc"], metrics["e_aurc"]
+        (0.2, 1.0, 0.04, 0.0)
+        >>> uncertainty_metrics(x, [1.0, 1.0, 1.0, 1.0, 1.0], y)["uncertainty_is_constant"]
+        True
+    """
+    return judge_uncertainty(rank(embeddings, labels, groups, **search), uncertainty, norms)
+
+
+def judge_uncertainty(ranking: Ranking, uncertainty: Any, norms: Any = None) -> dict[str, float]:
+    """`uncertainty_metrics` from a search that was already made; arguments and result as there."""
+    ranking.require_queries()
+    counted, correct = ranking.counted, ranking.correct[ranking.counted]
+    values = as_scores("uncertainty", uncertainty, len(counted))[counted]
+    constant = is_constant(values)
+    metrics: dict[str, float] = {"error_rate": float(np.mean(~correct)), "uncertainty_is_constant": constant}
+    metrics |= _judge_signal(np.full(len(values), np.nan) if constant else -values, correct, "")
+    for name, certainty in free_signals(ranking, norms).items():
+        metrics |= _judge_signal(certainty[counted], correct, f"_{name}")
+    return metrics
+
+
+def free_signals(ranking: Ranking, norms: Any = None) -> dict[str, np.ndarray]:
+    """The certainty, larger is more certain, that needs no uncertainty head: name -> `(N,)`."""
+    signals = {"max_similarity": ranking.scores[:, 0], "margin": ranking.margin}
+    if norms is not None:
+        signals["norm"] = as_scores("norms", norms, len(ranking.relevant))
+    return signals
+
+
+def _judge_signal(certainty: np.ndarray, correct: np.ndarray, suffix: str) -> dict[str, float]:
+    if np.isnan(certainty).any():
+        area = excess = auc = float("nan")
+        risk = np.full(len(correct), np.nan)
+    else:
+        risk = risk_coverage(certainty, correct)[1]
+        area, auc = float(risk.mean()), auroc(certainty, correct)
+        excess = area - float(risk_coverage(correct, correct)[1].mean())
+    return {
+        f"auroc{suffix}" if suffix else "r_auroc": auc,
+        f"aurc{suffix}": area,
+        f"e_aurc{suffix}": excess,
+        **{
+            f"accuracy_at_{percent}_coverage{suffix}": float(1 - risk[-(-percent * len(risk) // 100) - 1])
+            for percent in COVERAGES
+        },
+    }
+
+
+def risk_coverage(certainty: Any, correct: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The error among the n most certain items, for n = 1..N.
+
+    Args:
+        certainty: `(N,)` larger is more certain; items that tie count with their mean error.
+        correct: `(N,)` booleans.
+
+    Returns:
+        coverage `(N,)`, n / N, and risk `(N,)`. The mean risk is the AURC.
+
+    Example:
+        >>> coverage, risk = risk_coverage([0.9, 0.8, 0.8, 0.1], [True, False, True, False])
+        >>> coverage.tolist(), risk.round(3).tolist()
+        ([0.25, 0.5, 0.75, 1.0], [0.0, 0.25, 0.333, 0.5])
+    """
+    certainty, correct = np.asarray(certainty), np.asarray(correct, dtype=bool)
+    if certainty.shape != correct.shape or certainty.ndim != 1 or not len(certainty):
+        raise ValueError(f"certainty and correct must be vectors alike, got {certainty.shape} and {correct.shape}")
+    _, tie, size = np.unique(certainty, return_inverse=True, return_counts=True)
+    mean_error = np.bincount(tie, weights=~correct) / size
+    count = np.arange(1, len(certainty) + 1)
+    return count / len(count), np.cumsum(mean_error[np.sort(tie)[::-1]]) / count
+
+
+def auroc(score: Any, positive: Any) -> float:
+    """Probability that a random positive scores above a random negative, a tie counting half; NaN if one kind lacks.
+
+    Example:
+        >>> auroc([0.9, 0.8, 0.8, 0.1], [True, False, True, False])
+        0.875
+    """
+    score, positive = np.asarray(score), np.asarray(positive, dtype=bool)
+    if score.shape != positive.shape or score.ndim != 1:
+        raise ValueError(f"score and positive must be vectors alike, got {score.shape} and {positive.shape}")
+    number, others = int(positive.sum()), int((~positive).sum())
+    if not number or not others:
+        return float("nan")
+    return float((rankdata(score)[positive].sum() - number * (number + 1) / 2) / (number * others))
+
+
+def ood_metrics(
+    embeddings: Any,
+    uncertainty: Any,
+    labels: Any,
+    ood_embeddings: Any,
+    ood_uncertainty: Any,
+    *,
+    norms: Any = None,
+    ood_norms: Any = None,
+    **search: Any,
+) -> dict[str, float]:
+    """AUROC of telling out-of-domain (OOD) from in-domain images; OOD images search the in-domain gallery.
+
+    Args:
+        embeddings: `(N, d)` in-domain, with `uncertainty` `(N,)`, `labels` `(N,)` and perhaps `norms` `(N,)`.
+        ood_embeddings: `(M, d)` out of domain, with `ood_uncertainty` `(M,)` and perhaps `ood_norms` `(M,)`.
+        **search: `metric`, `device`, `block_size` of `retrieval_metrics`.
+
+    Returns:
+        `ood_auroc` (NaN for a constant uncertainty) and `ood_auroc_SIGNAL` of the free signals.
+
+    Example:
+        >>> metrics = ood_metrics([[10, 0], [9, 1], [0, 9]], [1, 1, 2], [0, 0, 1], [[5, 5], [4, 5]], [3, 4])
+        >>> metrics["ood_auroc"], round(metrics["ood_auroc_max_similarity"], 3)
+        (1.0, 0.667)
+    """
+    classes = np.unique(np.asarray(labels), return_inverse=True)[1].reshape(-1)
+    inside = rank(embeddings, classes, **search)
+    nowhere = np.full(len(ood_embeddings), -1)
+    outside = rank(ood_embeddings, nowhere, gallery=embeddings, gallery_labels=classes, **search)
+    values = np.concatenate(
+        [
+            as_scores("uncertainty", uncertainty, len(inside.relevant)),
+            as_scores("ood_uncertainty", ood_uncertainty, len(outside.relevant)),
+        ]
+    )
+    is_ood = np.arange(len(values)) >= len(inside.relevant)
+    metrics = {"ood_auroc": float("nan") if is_constant(values) else auroc(values, is_ood)}
+    outside_signals = free_signals(outside, ood_norms)
+    for name, certainty in free_signals(inside, norms).items():
+        if name in outside_signals:
+            metrics[f"ood_auroc_{name}"] = auroc(-np.concatenate([certainty, outside_signals[name]]), is_ood)
+    return metrics
+
+
+def is_constant(values: np.ndarray, relative: float = 1e-5) -> bool:
+    """Whether all values are the same up to rounding, as the norm of an L2-normalised uncertainty embedding is."""
+    return bool(np.ptp(values) <= relative * np.abs(values).max())
+
+
+def as_scores(name: str, values: Any, length: int) -> np.ndarray:
+    """`values` as a finite float64 vector.
+
+    Raises:
+        ValueError: naming it.
+    """
+    array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=np.float64)
+    if array.shape != (length,):
+        raise ValueError(f"{name} must have one value for each of the {length} items, got shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} has NaN or infinite values, first at {int(np.argmin(np.isfinite(array)))}")
+    return array

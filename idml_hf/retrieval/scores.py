@@ -1,0 +1,177 @@
+"""How a query and a gallery item are compared: scores of which the larger is the closer, never beyond 4 in size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+METRICS = ("cosine", "euclidean", "introspective")
+
+_PART = 2**14  # rows turned to float64 at a time, so that no float64 copy of a matrix is made
+
+
+class ProductScores:
+    """Cosine or euclidean distance, as `a_q * b_g * <q, g> - c_g`.
+
+    a = 1/|q|, b = 1/|g|, c = 0 for the cosine. a = 2 s, b = s, c = (s |g|)**2 for the euclidean distance, where s is
+    the power of two that brings every row to a norm of at most 1: integers keep exact scores, hence exact ties.
+
+    Attributes:
+        tolerance: `(Q,)` two scores of `approximate` that differ by more are in the order of the exact scores.
+    """
+
+    def __init__(self, queries: Tensor, gallery: Tensor, metric: str) -> None:
+        self.queries, self.gallery, self.metric = queries, gallery, metric
+        self.query_square = _squares(queries, "queries")
+        gallery_square = self.query_square if gallery is queries else _squares(gallery, "gallery")
+        query_norm, gallery_norm = self.query_square.sqrt(), gallery_square.sqrt()
+        self.c: Tensor | None = None
+        if metric == "cosine":
+            _refuse_zero_rows(query_norm, "queries")
+            _refuse_zero_rows(gallery_norm, "gallery")
+            self.a, self.b = 1 / query_norm, 1 / gallery_norm
+        else:
+            largest = max(query_norm.max().item(), gallery_norm.max().item())
+            self.scale = 2.0 ** -math.ceil(math.log2(largest)) if largest > 0 else 1.0
+            self.a = torch.full_like(query_norm, 2 * self.scale)
+            self.b = torch.full_like(gallery_norm, self.scale)
+            self.c = gallery_square * self.scale**2
+        # Twice the rounding error of a float32 score: it grows as sqrt(d), Higham and Mary, "A new approach to
+        # probabilistic rounding error analysis" (2019), here with a factor of 4 to spare.
+        bound = self.a * query_norm * (self.b * gallery_norm).max() + (0.0 if self.c is None else self.c.max())
+        self.tolerance = (2 * 2.0**-24 * (4 * math.sqrt(queries.shape[1]) + 8) * bound).float()
+        self._queries32 = _scaled(queries, self.a)
+        alike = gallery is queries and metric == "cosine"
+        self._gallery32 = self._queries32 if alike else _scaled(gallery, self.b)
+        self._gallery64: Tensor | None = None
+
+    def approximate(self, start: int, stop: int, out: Tensor) -> Tensor:
+        """Writes the float32 scores of the queries `start` to `stop` to `out` `(stop - start, G)`."""
+        with _full_precision(out.device):
+            torch.mm(self._queries32[start:stop], self._gallery32.T, out=out)
+        return out if self.c is None else out.sub_(self.c.float())
+
+    def pairs(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Exact (float64) scores of the pairs `(rows[i], columns[i])`."""
+        scores = torch.empty(len(rows), dtype=torch.float64, device=self.queries.device)
+        step = max(1, 2**22 // self.queries.shape[1])
+        for at in range(0, len(rows), step):
+            r, c = rows[at : at + step], columns[at : at + step]
+            dot = (self.queries[r].double() * self.gallery[c].double()).sum(1)
+            scores[at : at + step] = dot * self.a[r] * self.b[c] - (0.0 if self.c is None else self.c[c])
+        return scores
+
+    def rows(self, rows: Tensor) -> Tensor:
+        """Exact scores `(n, G)` of the queries `rows`."""
+        if self._gallery64 is None:
+            self._gallery64 = self.gallery.double()
+        scores = self.queries[rows].double() @ self._gallery64.T
+        scores *= self.a[rows, None]
+        scores *= self.b
+        return scores if self.c is None else scores.sub_(self.c)
+
+    def readable(self, scores: Tensor, rows: slice) -> Tensor:
+        """Scores of the queries `rows` as cosine similarity or negative distance."""
+        if self.metric == "cosine":
+            return scores.clamp(max=1.0)
+        square = self.query_square[rows, None] - scores / self.scale**2
+        return -square.clamp(min=0.0).sqrt()
+
+
+class IntrospectiveScores:
+    """`-D**2` of the introspective distance D of `idml_hf.similarity`, in float64: D has no cheap error bound."""
+
+    def __init__(
+        self,
+        queries: Tensor,
+        gallery: Tensor,
+        uncertainty: Tensor,
+        gallery_uncertainty: Tensor,
+        tau: float,
+    ) -> None:
+        for name, items, embeds in (("queries", queries, uncertainty), ("gallery", gallery, gallery_uncertainty)):
+            if len(items) != len(embeds):
+                raise ValueError(f"{len(embeds)} uncertainty embeddings for {len(items)} {name}")
+            _refuse_zero_rows(_squares(items, name), name)
+        self.queries = torch.nn.functional.normalize(queries.double())
+        self.gallery = torch.nn.functional.normalize(gallery.double())
+        self.uncertainty, self.gallery_uncertainty = uncertainty.double(), gallery_uncertainty.double()
+        self.tau = tau
+
+    def rows(self, rows: Tensor) -> Tensor:
+        """Exact scores `(n, G)` of the queries `rows`."""
+        from idml_hf.similarity import introspective_distance
+
+        distance = introspective_distance(
+            self.queries[rows], self.uncertainty[rows], self.gallery, self.gallery_uncertainty, tau=self.tau
+        )
+        return distance.square_().neg_()
+
+    def readable(self, scores: Tensor, rows: slice) -> Tensor:
+        """Scores as negative introspective distance."""
+        return -(-scores).clamp(min=0.0).sqrt()
+
+
+def as_matrix(values: Any, name: str, device: str | torch.device | None = None) -> Tensor:
+    """`values` as a finite, non-empty `(N, d)` tensor on `device`; integers become float64.
+
+    Raises:
+        ValueError: naming the array and the first row at fault.
+    """
+    matrix = values.detach() if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
+    if matrix.ndim != 2 or 0 in matrix.shape:
+        raise ValueError(f"{name} must be a non-empty matrix (items, dimensions), got shape {tuple(matrix.shape)}")
+    device = torch.device(device) if device is not None else matrix.device
+    if device.type == "mps":  # has no float64
+        device = torch.device("cpu")
+    matrix = matrix.to(device)
+    if not matrix.is_floating_point():
+        matrix = matrix.double()
+    bad = (~torch.isfinite(matrix)).any(1)
+    if bad.any():
+        raise ValueError(f"{name} has NaN or infinite values, first in row {int(bad.nonzero()[0, 0])}")
+    return matrix
+
+
+def _squares(matrix: Tensor, name: str) -> Tensor:
+    """Squared row norms in float64."""
+    squares = torch.cat([part.double().square().sum(1) for part in matrix.split(_PART)])
+    if not torch.isfinite(squares).all():
+        raise ValueError(f"{name} are too large: a squared norm overflows double precision")
+    return squares
+
+
+def _scaled(matrix: Tensor, factor: Tensor) -> Tensor:
+    """Rows times `factor` as float32, multiplied in float64 so that huge and tiny rows keep their direction."""
+    result = torch.empty(matrix.shape, dtype=torch.float32, device=matrix.device)
+    for at in range(0, len(matrix), _PART):
+        part = slice(at, at + _PART)
+        result[part] = matrix[part].double() * factor[part, None]
+    return result
+
+
+def _refuse_zero_rows(norms: Tensor, name: str) -> None:
+    zero = (norms == 0).nonzero()
+    if len(zero):
+        raise ValueError(f"{name} have no direction in row {int(zero[0, 0])}: it is all zeros")
+
+
+@contextmanager
+def _full_precision(device: torch.device) -> Iterator[None]:
+    """Keeps TF32, bfloat16 and autocast, which a training run may have set, out of the scores."""
+    matmuls: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
+    before = [matmul.fp32_precision for matmul in matmuls]
+    for matmul in matmuls:
+        matmul.fp32_precision = "ieee"
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        for matmul, precision in zip(matmuls, before, strict=True):
+            matmul.fp32_precision = precision

@@ -1,26 +1,33 @@
 """Data sets: what is known by name, folders, parquet files and the Hub, through one door."""
 
 from .checking import BadImage, find_bad_images
+from .classification import ClassificationData, load_classification_data
 from .decoding import UnreadableImageError
 from .image_set import ImageSet
 from .loading import RetrievalData, load_images, load_retrieval_data
 from .randomness import derive_seed, seeded
 from .registry import DATASETS, DatasetSpec
+from .report import DatasetReport, SplitReport, check_dataset
 from .train_images import Draw, TrainImages
 from .transforms import Normalizer, training_transform
 
 __all__ = [
     "DATASETS",
     "BadImage",
+    "ClassificationData",
+    "DatasetReport",
     "DatasetSpec",
     "Draw",
     "ImageSet",
     "Normalizer",
     "RetrievalData",
+    "SplitReport",
     "TrainImages",
     "UnreadableImageError",
+    "check_dataset",
     "derive_seed",
     "find_bad_images",
+    "load_classification_data",
     "load_images",
     "load_retrieval_data",
     "seeded",

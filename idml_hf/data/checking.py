@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -18,6 +18,8 @@ from .messages import listing
 logger = logging.getLogger("idml_hf.data")
 
 JPEG_END = b"\xff\xd9"
+CHUNK = 256
+T = TypeVar("T")
 SHOWN = 20
 HINT = "Repair or remove them, or go on without them: --skip-bad-images (in Python, skip_bad_images=True)."
 
@@ -39,7 +41,7 @@ def find_bad_images(images: ImageSet, *, thorough: bool = False, progress: bool 
     Args:
         images: what to check; read by several threads.
         thorough: decode JPEGs too.
-        progress: show a progress bar; default: for more than 2000 images.
+        progress: show a progress bar; default: for more than 5000 images.
     """
 
     def problem(index: int) -> str | None:
@@ -49,16 +51,30 @@ def find_bad_images(images: ImageSet, *, thorough: bool = False, progress: bool 
             return str(error)
         return None
 
-    hidden = len(images) <= 2000 if progress is None else not progress
-    with ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1))) as pool:
-        reasons = tqdm(
-            pool.map(problem, range(len(images)), chunksize=64),
-            total=len(images),
-            desc="Checking images",
-            unit="img",
-            disable=hidden,
-        )
-        return [BadImage(i, images.image_id(i), reason) for i, reason in enumerate(reasons) if reason is not None]
+    reasons = map_images(images, problem, "Checking images", progress)
+    return [BadImage(i, images.image_id(i), reason) for i, reason in enumerate(reasons) if reason is not None]
+
+
+def map_images(images: ImageSet, function: Callable[[int], T], title: str, progress: bool | None = None) -> list[T]:
+    """`[function(0), ..., function(N - 1)]` for the indices of `images`, by several threads.
+
+    Args:
+        images: an image set.
+        function: what to do with an index; decoding runs beside other threads.
+        title: title of the progress bar.
+        progress: show it; default: for more than 5000 images.
+    """
+    chunks = [range(start, min(start + CHUNK, len(images))) for start in range(0, len(images), CHUNK)]
+    hidden = len(images) <= 5000 if progress is None else not progress
+    results: list[T] = []
+    with (
+        ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1))) as pool,
+        tqdm(total=len(images), desc=title, unit="image", disable=hidden) as bar,
+    ):
+        for part in pool.map(lambda chunk: [function(index) for index in chunk], chunks):
+            results += part
+            bar.update(len(part))
+    return results
 
 
 def check_bytes(data: bytes, *, thorough: bool = False) -> None:
@@ -87,10 +103,9 @@ def drop_bad_images(sets: Sequence[ImageSet], *, skip: bool) -> list[ImageSet]:
 
 def _without(images: ImageSet, bad: Sequence[BadImage]) -> ImageSet:
     kept = images.select(np.setdiff1d(np.arange(len(images)), [image.index for image in bad]))
-    lost = sorted(set(images.class_names[label] for label in np.setdiff1d(images.labels, kept.labels)))
+    lost = [images.class_names[label] for label in np.setdiff1d(images.labels, kept.labels)]
     if lost:
         logger.warning("No readable image is left of %d classes: %s", len(lost), listing(lost))
-        kept = kept.renumbered()
     return kept
 
 

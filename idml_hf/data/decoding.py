@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from typing import Any
 
@@ -84,9 +85,7 @@ def decode_tensor(data: bytes) -> torch.Tensor:
     """
     image = open_image(data)
     if image.format == "JPEG" and image.mode in ("L", "RGB"):
-        try:
-            buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        with contextlib.suppress(RuntimeError):  # Pillow, below, says what is wrong in words, or copes with it
             return decode_jpeg(buffer, mode=ImageReadMode.RGB, apply_exif_orientation=True)
-        except RuntimeError as error:
-            raise UnreadableImageError(f"cannot be decoded ({str(error).splitlines()[0]})") from error
     return torch.from_numpy(np.array(decode_pil(data))).permute(2, 0, 1)

@@ -24,7 +24,8 @@ class ImageSet:
     """Images with a class each, and optionally a group each (artist, camera, product line, ...).
 
     Labels, groups and ids are arrays: looking at them reads no image. `images[i]` gives image i in RGB, upright, as
-    `PIL.Image.Image`; `len` and iteration work as on a list. Made by `ImageSet.from_files` or `from_column`.
+    `PIL.Image.Image`; `len` and iteration work as on a list. Made by `from_files`, `from_column`
+    or `from_arrays`.
 
     Args:
         storage: data set whose column `image` is a `datasets.Image(decode=False)`.
@@ -88,6 +89,29 @@ class ImageSet:
         labels = np.asarray(labels, dtype=np.int64)
         original = labels if original_labels is None else np.asarray(original_labels, dtype=np.int64)
         return cls(storage, pa.array(ids, type=pa.string()), False, labels, tuple(class_names), original)
+
+    @classmethod
+    def from_arrays(cls, pixels: np.ndarray, labels: Any, class_names: Sequence[str], source: str) -> ImageSet:
+        """Small images in memory.
+
+        Args:
+            pixels: uint8 (N, H, W) grey or (N, H, W, 3) colour.
+            labels: integers (N,), numbers of `class_names` or -1.
+            class_names: name of each class.
+            source: what to call the data set in the ids of the images.
+        """
+        height, width = pixels.shape[1:3]
+        header = b"%s %d %d 255\n" % (
+            b"P5" if pixels.ndim == 3 else b"P6",
+            width,
+            height,
+        )  # netpbm: a header and the pixels
+        files = pa.array([header + np.ascontiguousarray(image).tobytes() for image in pixels], type=pa.binary())
+        ids = pa.array([f"{source} row {row}" for row in range(len(pixels))], type=pa.string())
+        column = pa.StructArray.from_arrays([files, pa.nulls(len(files), pa.string())], names=["bytes", "path"])
+        storage = datasets.Dataset(pa.table({"image": column}).cast(IMAGE_FEATURES.arrow_schema))
+        labels = np.asarray(labels, dtype=np.int64)
+        return cls(storage, ids, False, labels, tuple(class_names), original_labels=labels)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -179,18 +203,17 @@ class ImageSet:
 
 
 def concatenate(first: ImageSet, second: ImageSet) -> ImageSet:
-    """Two sets that number their classes alike, one after the other.
-
-    Raises:
-        ValueError: if their class names differ.
-    """
-    if first.class_names != second.class_names:
-        raise ValueError("image sets with different classes cannot be joined")
+    """Two sets, one after the other; classes and groups of the same name become one."""
+    names = tuple(dict.fromkeys([*first.class_names, *second.class_names]))
+    number = {name: label for label, name in enumerate(names)}
+    new_label = np.array([*(number[name] for name in second.class_names), UNLABELLED], dtype=np.int64)
     both = replace(
         first,
         storage=datasets.concatenate_datasets([first.storage, second.storage]),
         ids=pa.concat_arrays([first.ids, second.ids]),
-        labels=np.concatenate([first.labels, second.labels]),
+        in_files=first.in_files and second.in_files,
+        labels=np.concatenate([first.labels, new_label[second.labels]]),
+        class_names=names,
         original_labels=np.concatenate([first.original_labels, second.original_labels]),
         groups=None,
         group_names=(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from .checking import drop_bad_images
-from .image_set import UNLABELLED, ImageSet, concatenate
-from .registry import DatasetSpec
+from .counts import check_counts
+from .image_set import ImageSet, concatenate
+from .messages import listing
 from .sources import Source, open_source
 from .splits import hold_out_classes, split_by_class
 
@@ -115,11 +117,11 @@ def load_retrieval_data(
         label_column=label_column,
         revision=revision,
     )
-    train, validation, test = _retrieval_splits(source)
-    if check_images and (source.spec is None or source.spec.embedded is None):
-        train, test, *rest = drop_bad_images(
-            [train, test, *([validation] if validation is not None else [])], skip=skip_bad_images
-        )
+    train, validation, test = retrieval_splits(source)
+    check_source(source, train, test)
+    if check_images and not source.embedded:
+        sets = [train, test] if validation is None else [train, test, validation]
+        train, test, *rest = (images.renumbered() for images in drop_bad_images(sets, skip=skip_bad_images))
         validation = rest[0] if rest else None
     if validation_fraction:
         train, validation = hold_out_classes(train, validation_fraction, seed)
@@ -162,7 +164,7 @@ def load_images(
         revision=revision,
     )
     images = _one_split(source, split)
-    if check_images and (source.spec is None or source.spec.embedded is None):
+    if check_images and not source.embedded:
         (images,) = drop_bad_images([images], skip=skip_bad_images)
     return images
 
@@ -175,59 +177,67 @@ def _one_split(source: Source, split: str | None) -> ImageSet:
         return whole
     if split == "all":
         return _join(source.splits)
-    train, validation, test = _retrieval_splits(source)
+    train, validation, test = retrieval_splits(source)
+    check_source(source, train, test)
     images = {"train": train, "validation": validation, "test": test, None: test}[split]
     if images is None:
         raise ValueError(f"{source.name} has no validation split")
     return images
 
 
-def _retrieval_splits(source: Source) -> tuple[ImageSet, ImageSet | None, ImageSet]:
-    splits = dict(source.splits)
-    by_rule = source.spec is not None and source.spec.num_train_classes is not None
-    if by_rule or "all" in splits:
-        whole = _join(splits)
-        if not whole.num_classes:
-            raise ValueError(
-                f"{source.name} is a folder of images without classes: put each class into a folder of its own"
-            )
-        train, test = split_by_class(whole, source.spec.num_train_classes if source.spec else None)
-        validation = None
-    else:
-        test = splits.pop("test" if "test" in splits else "validation")
-        train, validation = splits["train"].renumbered(), splits.get("validation")
-        validation = None if validation is None else validation.renumbered()
-        test = test.renumbered()
-        shared = set(train.class_names) & set(test.class_names)
-        if shared:
-            logger.warning(
-                "%s: %d of %d test classes are also training classes, so this does not measure unseen classes",
-                source.name,
-                len(shared),
-                test.num_classes,
-            )
+def retrieval_splits(source: Source) -> tuple[ImageSet, ImageSet | None, ImageSet]:
+    """Train, validation and test with disjoint classes, each numbered from 0.
+
+    Where the source has no splits, or its registry entry says so, classes are split by rule; else its splits are used
+    as they are, with a warning if they share classes.
+    """
+    spec, splits = source.spec, source.splits
+    if "all" in splits or (spec is not None and (spec.num_train_classes or spec.task == "classification")):
+        train, test = split_by_class(_join(splits), spec.num_train_classes if spec else None)
+        return train, None, test
+    train, validation, test = given_splits(splits, source.name)
+    train, test = train.renumbered(), test.renumbered()
+    shared = sorted(set(train.class_names) & set(test.class_names))
+    if shared:
+        logger.warning(
+            "%s: %d of %d test classes are also training classes (%s): this does not measure unseen classes",
+            source.name,
+            len(shared),
+            test.num_classes,
+            listing(shared),
+        )
+    return train, None if validation is None else validation.renumbered(), test
+
+
+def check_source(source: Source, train: ImageSet, test: ImageSet) -> None:
+    """Compare a registered data set with its registry entry, see `check_counts`; `train` and `test` as split."""
     if source.spec is not None:
-        check_counts(source.spec, {"train": train, "test": test})
-    return train, validation, test
+        splits = {"train": train, "test": test} if source.spec.task == "retrieval" else named_splits(source)
+        check_counts(source.spec, splits)
 
 
-def check_counts(spec: DatasetSpec, splits: Mapping[str, ImageSet]) -> None:
-    """Raise ValueError if a split has not the number of images and classes that the registry states."""
-    for split, (images, classes) in (spec.expected or {}).items():
-        found = splits[split]
-        present = len(np.unique(found.labels[found.labels != UNLABELLED]))
-        if (len(found), present) != (images, classes):
-            raise ValueError(
-                f"{spec.name}: {split} should have {images} images of {classes} classes, but has {len(found)} of "
-                f"{present}: another version, or an incomplete download"
-            )
+def named_splits(source: Source) -> dict[str, ImageSet]:
+    """Train, validation and test of the source as far as it has them, see `given_splits`."""
+    train, validation, test = given_splits(source.splits, source.name)
+    splits = {"train": train, "validation": validation, "test": test}
+    return {split: images for split, images in splits.items() if images is not None}
+
+
+def given_splits(splits: Mapping[str, ImageSet], name: str) -> tuple[ImageSet, ImageSet | None, ImageSet]:
+    """Train, validation and test as a source has them; a lone validation split is the test set.
+
+    Raises:
+        ValueError: if there is no such pair.
+    """
+    rest = dict(splits)
+    if "train" not in rest or len(rest) == 1:
+        raise ValueError(f"{name} has no train and test splits; it has {', '.join(rest)}")
+    test = rest.pop("test" if "test" in rest else "validation")
+    return rest["train"], rest.get("validation"), test
 
 
 def _join(splits: Mapping[str, ImageSet]) -> ImageSet:
-    first, *others = splits.values()
-    for other in others:
-        first = concatenate(first, other)
-    return first
+    return functools.reduce(concatenate, splits.values())
 
 
 def _warn_about_lone_images(train: ImageSet, name: str) -> None:
@@ -235,9 +245,5 @@ def _warn_about_lone_images(train: ImageSet, name: str) -> None:
     lone = [train.class_names[label] for label in np.flatnonzero(counts == 1)]
     if lone:
         logger.warning(
-            "%s: %d training classes have one image, so nothing to pull together: %s%s",
-            name,
-            len(lone),
-            ", ".join(lone[:5]),
-            " ..." if len(lone) > 5 else "",
+            "%s: %d training classes have one image, so nothing to pull together: %s", name, len(lone), listing(lone)
         )

@@ -5,13 +5,16 @@ from __future__ import annotations
 import difflib
 import logging
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
+from datasets.naming import camelcase_to_snakecase
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
+from .csv_metadata import METADATA, read_csv_folder
 from .folders import has_class_folders, read_class_folders, read_flat_folder
 from .image_set import ImageSet
 from .registry import DATASETS, DatasetSpec
@@ -20,6 +23,7 @@ from .tables import read_parquet, read_tables
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
 NO_GROUPS = "none"
+Columns = dict[str, str | None]
 
 logger = logging.getLogger("idml_hf.data")
 
@@ -31,6 +35,7 @@ class Source:
     name: str
     splits: dict[str, ImageSet]
     spec: DatasetSpec | None = None
+    embedded: bool = False
 
 
 def open_source(
@@ -54,7 +59,8 @@ def open_source(
         raise ValueError(f"root is for registered data sets ({', '.join(DATASETS)}), not for {name!r}")
     columns = _columns(spec, image_column, label_column, group_column)
     if spec is not None:
-        return Source(name, _registered(spec, root, revision, columns), spec)
+        embedded = root is None and spec.embedded is not None
+        return Source(name, _registered(spec, root, revision, columns), spec, embedded)
     path = Path(name).expanduser()
     if path.is_dir():
         return Source(name, _folder(path, columns))
@@ -67,80 +73,94 @@ def open_source(
     raise _not_found(name)
 
 
-def _columns(
-    spec: DatasetSpec | None, image: str | None, label: str | None, group: str | None
-) -> dict[str, str | None]:
-    columns = {
-        "image_column": image or (spec and spec.image_column),
-        "label_column": label or (spec and spec.label_column),
-        "group_column": group or (spec and spec.group_column),
-        "class_name_column": spec and spec.class_name_column,
+def _columns(spec: DatasetSpec | None, image: str | None, label: str | None, group: str | None) -> Columns:
+    group = group or (spec.group_column if spec else None)
+    return {
+        "image_column": image or (spec.image_column if spec else None),
+        "label_column": label or (spec.label_column if spec else None),
+        "group_column": None if group == NO_GROUPS else group,
+        "class_name_column": spec.class_name_column if spec else None,
     }
-    if columns["group_column"] == NO_GROUPS:
-        columns["group_column"] = None
-    return columns  # type: ignore[return-value]
 
 
 def _registered(
-    spec: DatasetSpec, root: str | Path | None, revision: str | None, columns: dict[str, str | None]
+    spec: DatasetSpec, root: str | Path | None, revision: str | None, columns: Columns
 ) -> dict[str, ImageSet]:
+    if root is None and spec.embedded is not None:
+        return _parquet(spec.embedded, columns, spec.name)
+    if root is None and spec.default_root is not None and spec.default_root.is_dir():
+        root = spec.default_root
     if root is None:
-        if spec.embedded is not None:
-            return _parquet(spec.embedded, columns, spec.name)
         if spec.hub_id is None:
-            raise ValueError(f"{spec.name} needs root (--root): the folder with {spec.layout}")
-        return _hub(spec.hub_id, revision or spec.revision, columns)
+            here = f"; for the folder of that name here, write ./{spec.name}" if Path(spec.name).is_dir() else ""
+            raise ValueError(f"{spec.name} needs root (--root): the folder with {spec.layout}{here}")
+        return _hub(spec.hub_id, revision or spec.revision, columns, spec.hub_files)
     folder = Path(root).expanduser()
     if not folder.is_dir():
-        raise FileNotFoundError(f"{spec.name}: root {folder} does not exist{_siblings(folder)}")
-    for candidate in (folder, folder / "full"):
+        raise FileNotFoundError(f"{spec.name}: root {folder} does not exist{_siblings(folder)}{_extract(folder)}")
+    for candidate in (folder, folder / "data", folder / "full"):
         if _parquet_files(candidate):
             return _parquet(candidate, columns, spec.name)
     if spec.reader is None:
         raise FileNotFoundError(f"{spec.name}: {folder} has no {spec.layout}")
+    if columns["group_column"] is not None:
+        raise ValueError(f"{spec.name} has no column {columns['group_column']!r} to group by in its official layout")
     return spec.reader(folder)
 
 
-def _folder(path: Path, columns: dict[str, str | None]) -> dict[str, ImageSet]:
+def _folder(path: Path, columns: Columns) -> dict[str, ImageSet]:
     if _parquet_files(path):
         return _parquet(path, columns, str(path))
-    if columns["group_column"] is not None:
-        raise ValueError(f"{path} is a folder of images: no column {columns['group_column']!r} to group them by")
-    folders = {
+    splits = {
         split: path / name
         for split, names in SPLIT_NAMES.items()
         for name in names
-        if (path / name).is_dir() and has_class_folders(path / name)
+        if (path / name).is_dir() and ((path / name / METADATA).is_file() or has_class_folders(path / name))
     }
-    if "train" in folders and len(folders) > 1:
-        return {split: read_class_folders(folder) for split, folder in folders.items()}
-    if has_class_folders(path):
-        return {"all": read_class_folders(path)}
-    images = read_flat_folder(path)
+    if "train" in splits and len(splits) > 1:
+        return {split: _collection(folder, columns) for split, folder in splits.items()}
+    return {"all": _collection(path, columns)}
+
+
+def _collection(folder: Path, columns: Columns) -> ImageSet:
+    if (folder / METADATA).is_file():
+        return read_csv_folder(folder, columns["label_column"], columns["group_column"])
+    if columns["group_column"] is not None:
+        raise ValueError(f"{folder} has no {METADATA} with a column {columns['group_column']!r} to group images by")
+    if has_class_folders(folder):
+        return read_class_folders(folder)
+    images = read_flat_folder(folder)
     if not len(images):
-        raise ValueError(f"{path} has no images")
-    return {"all": images}
+        raise ValueError(f"{folder} has no images")
+    return images
 
 
-def _parquet_files(folder: Path) -> dict[str, Path]:
-    found = {
-        split: folder / f"{name}.parquet"
-        for split, names in SPLIT_NAMES.items()
-        for name in names
-        if (folder / f"{name}.parquet").is_file()
-    }
-    return found if "train" in found or "test" in found else {}
+def _parquet_files(folder: Path) -> dict[str, list[Path]]:
+    """Split -> its files: `train.parquet`, or shards `train-*.parquet`."""
+    found: dict[str, list[Path]] = {}
+    for split, names in SPLIT_NAMES.items():
+        for name in names:
+            paths = sorted([*folder.glob(f"{name}.parquet"), *folder.glob(f"{name}-*.parquet")])
+            if paths:
+                found[split] = paths
+    return found
 
 
-def _parquet(folder: Path, columns: dict[str, str | None], name: str) -> dict[str, ImageSet]:
-    tables = {split: read_parquet(path) for split, path in _parquet_files(folder).items()}
-    return read_tables(tables, name, **columns)
+def _parquet(folder: Path, columns: Columns, name: str) -> dict[str, ImageSet]:
+    tables = {split: read_parquet(paths) for split, paths in _parquet_files(folder).items()}
+    return read_tables(_only_split_as_all(tables), name, **columns)
 
 
-def _hub(hub_id: str, revision: str | None, columns: dict[str, str | None]) -> dict[str, ImageSet]:
+def _only_split_as_all(tables: dict[str, datasets.Dataset]) -> dict[str, datasets.Dataset]:
+    return {"all": next(iter(tables.values()))} if len(tables) == 1 else tables
+
+
+def _hub(
+    hub_id: str, revision: str | None, columns: Columns, files: Mapping[str, str] | None = None
+) -> dict[str, ImageSet]:
     _check_hub(hub_id, revision)
     try:
-        loaded = datasets.load_dataset(hub_id, revision=revision)
+        loaded = datasets.load_dataset(hub_id, revision=revision, data_files=files)
     except RuntimeError as error:
         if "script" not in str(error):
             raise
@@ -153,9 +173,7 @@ def _hub(hub_id: str, revision: str | None, columns: dict[str, str | None]) -> d
     tables = {split: loaded[name] for split, names in SPLIT_NAMES.items() for name in names if name in loaded}
     if not tables:
         raise ValueError(f"{hub_id} has no split train, validation or test; its splits: {', '.join(loaded)}")
-    if len(tables) == 1:
-        tables = {"all": next(iter(tables.values()))}
-    return read_tables(tables, hub_id, **columns)
+    return read_tables(_only_split_as_all(tables), hub_id, **columns)
 
 
 def _check_hub(hub_id: str, revision: str | None) -> None:
@@ -169,7 +187,8 @@ def _check_hub(hub_id: str, revision: str | None) -> None:
     except RevisionNotFoundError as error:
         raise _unreachable(hub_id, f"it has no revision {revision!r}") from error
     except Exception as error:
-        cached = Path(datasets.config.HF_DATASETS_CACHE) / hub_id.replace("/", "___")
+        owner, name = hub_id.split("/")
+        cached = Path(datasets.config.HF_DATASETS_CACHE) / f"{owner}___{camelcase_to_snakecase(name)}"
         if not cached.exists():
             raise _unreachable(hub_id, f"the Hub cannot be reached ({error})") from error
 

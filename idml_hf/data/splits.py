@@ -20,6 +20,8 @@ def split_by_class(images: ImageSet, num_train_classes: int | None = None) -> tu
     Raises:
         ValueError: if a side would be without a class.
     """
+    if not images.num_classes:
+        raise ValueError("the images have no classes: put those of each class into a folder of their own")
     first = images.num_classes // 2 if num_train_classes is None else num_train_classes
     if not 0 < first < images.num_classes:
         raise ValueError(
@@ -50,3 +52,29 @@ def hold_out_classes(train: ImageSet, fraction: float, seed: int) -> tuple[Image
     held_out = np.random.default_rng(seed).permutation(train.num_classes)[:count]
     mask = np.isin(train.labels, held_out)
     return train.select(~mask).renumbered(), train.select(mask).renumbered()
+
+
+def hold_out_images(images: ImageSet, fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:
+    """Hold the same share of each class out, at random.
+
+    Args:
+        images: images of which each has a class.
+        fraction: share to hold out, in (0, 1), rounded for each class; a class keeps at least one image.
+        seed: chooses the images.
+
+    Returns:
+        the rest and the images held out, each in the old order, both with the classes of `images`.
+
+    Raises:
+        ValueError: for a fraction outside (0, 1).
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"the share of images to hold out must lie in (0, 1); got {fraction}")
+    order = np.random.default_rng(seed).permutation(len(images))
+    order = order[np.argsort(images.labels[order], kind="stable")]
+    counts = np.bincount(images.labels, minlength=images.num_classes)
+    held = np.minimum(np.round(fraction * counts).astype(np.int64), np.maximum(counts - 1, 0))
+    rank = np.arange(len(images)) - np.repeat(np.cumsum(counts) - counts, counts)
+    mask = np.zeros(len(images), dtype=bool)
+    mask[order] = rank < np.repeat(held, counts)
+    return images.select(~mask), images.select(mask)

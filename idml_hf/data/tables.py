@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import datasets
@@ -16,18 +16,20 @@ LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "item_id")
 IN_MEMORY_BYTES = 256 * 2**20
 
 
-def read_parquet(path: Path) -> datasets.Dataset:
-    """A parquet file; a small one is read into memory, a large one through the cache of `datasets`.
+def read_parquet(paths: Sequence[Path]) -> datasets.Dataset:
+    """Parquet files as one table; small ones are read into memory, large ones through the cache of `datasets`.
 
     Raises:
-        ValueError: if it is no parquet file.
+        ValueError: naming a file that is no parquet file.
     """
-    try:
-        if path.stat().st_size <= IN_MEMORY_BYTES:
-            return datasets.Dataset(pq.read_table(path))
-        return datasets.Dataset.from_parquet(str(path))
-    except Exception as error:
-        raise ValueError(f"{path} cannot be read as parquet ({str(error).splitlines()[0]})") from error
+    for path in paths:
+        try:
+            pq.read_schema(path)
+        except Exception as error:
+            raise ValueError(f"{path} cannot be read as parquet ({str(error).splitlines()[0]})") from error
+    if sum(path.stat().st_size for path in paths) > IN_MEMORY_BYTES:
+        return datasets.Dataset.from_parquet([str(path) for path in paths])
+    return datasets.concatenate_datasets([datasets.Dataset(pq.read_table(path)) for path in paths])
 
 
 def read_tables(
@@ -48,6 +50,8 @@ def read_tables(
         class_name_column: column with the name of an image's class; default: the names of a `ClassLabel`, else
             the label.
         group_column: column with the group of an image.
+
+    A split without a single label, such as a test split kept secret, is left out.
 
     Raises:
         ValueError: naming a column that is missing or wrong, or the row of a missing label.
@@ -72,6 +76,8 @@ def read_tables(
             if group_column not in table.column_names:
                 raise ValueError(_missing(group_column, table, f"{source} ({split})"))
             sets[split] = sets[split].grouped(table[group_column][:], group_column)
+    labelled = {split: images for split, images in sets.items() if (images.labels != UNLABELLED).any()}
+    return labelled or sets
     return sets
 
 
@@ -98,9 +104,7 @@ def _missing(column: str, table: datasets.Dataset, source: str) -> str:
 
 
 def _labels(table: datasets.Dataset, column: str, source: str) -> np.ndarray:
-    values = table.data.column(column)
-    if table._indices is not None:
-        values = table.with_format("arrow")[column][:]
+    values = table.select_columns(column).with_format("arrow")[:].column(column)
     if values.null_count:
         row = next(row for row, value in enumerate(values) if not value.is_valid)
         raise ValueError(f"{source}: row {row} has no {column!r}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from .image_set import ImageSet
@@ -42,11 +41,6 @@ class TrainImages(torch.utils.data.Dataset):
 
     def __len__(self) -> int:
         return len(self.images)
-
-    @property
-    def labels(self) -> np.ndarray:
-        """int64 (N,), class of each image."""
-        return self.images.labels
 
     def __getitem__(self, key: int | Draw) -> dict[str, Any]:
         if isinstance(key, Draw):

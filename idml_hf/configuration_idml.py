@@ -16,20 +16,8 @@ UNCERTAINTY_ACTIVATIONS = ("budget", "softplus", "relu", "l2")
 _BACKBONE_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?")
 # create_model arguments that read files, or that the model sets itself
 _RESERVED_BACKBONE_KWARGS = frozenset(
-    [
-        "model_name",
-        "pretrained",
-        "pretrained_cfg",
-        "pretrained_cfg_overlay",
-        "checkpoint_path",
-        "cache_dir",
-        "num_classes",
-        "global_pool",
-        "features_only",
-        "scriptable",
-        "exportable",
-        "no_jit",
-    ]
+    {"model_name", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
+    | {"num_classes", "global_pool", "features_only", "scriptable", "exportable", "no_jit"}
 )
 
 

@@ -30,12 +30,12 @@ class IDMLImageProcessor(TorchvisionBackend):
         torch.Size([1, 3, 64, 64])
     """
 
-    model_input_names = ["pixel_values"]  # noqa: RUF012
+    model_input_names = ["pixel_values"]
     resample = PILImageResampling.BICUBIC
     image_mean = list(IMAGENET_DEFAULT_MEAN)
     image_std = list(IMAGENET_DEFAULT_STD)
-    size = {"shortest_edge": 256}  # noqa: RUF012
-    crop_size = {"height": 224, "width": 224}  # noqa: RUF012
+    size = {"shortest_edge": 256}
+    crop_size = {"height": 224, "width": 224}
     default_to_square = False
     do_convert_rgb = True
     do_resize = True

@@ -139,11 +139,11 @@ class IDMLPreTrainedModel(PreTrainedModel):
     base_model_prefix = "idml"
     main_input_name = "pixel_values"
     input_modalities = ("image",)
-    model_tags = ["timm", "metric-learning", "image-retrieval", "idml"]  # noqa: RUF012
+    model_tags = ["timm", "metric-learning", "image-retrieval", "idml"]
     accepts_loss_kwargs = False
     _supports_sdpa = True
-    _no_split_modules = ["IDMLModel"]  # noqa: RUF012
-    _keep_in_fp32_modules_strict = ["running_norm"]  # noqa: RUF012
+    _no_split_modules = ["IDMLModel"]
+    _keep_in_fp32_modules_strict = ["running_norm"]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -188,7 +188,7 @@ class IDMLPreTrainedModel(PreTrainedModel):
 
         Args:
             backbone: Name of a timm architecture.
-            pretrained: Whether the trunk gets timm's pretrained weights from the Hub; ignored where `weights` is given.
+            pretrained: Whether the trunk gets timm's pretrained weights from the Hub; ignored with `weights`.
             weights: A local file of trunk weights in timm's naming: `.safetensors`, or a checkpoint that torch reads
                 with `weights_only=True`. A classifier in it is left out.
             config: Fields of [`IDMLConfig`].
@@ -226,7 +226,7 @@ class IDMLModel(IDMLPreTrainedModel):
         (torch.Size([2, 64]), torch.Size([2]))
     """
 
-    _keys_to_ignore_on_load_unexpected = [r"^loss\.", r"^classifier\."]  # noqa: RUF012
+    _keys_to_ignore_on_load_unexpected = [r"^loss\.", r"^classifier\."]
 
     def __init__(self, config: IDMLConfig, add_semantic_head: bool = True) -> None:
         super().__init__(config)
@@ -427,7 +427,7 @@ def _download_trunk(config: IDMLConfig) -> nn.Module:
     except ValueError:
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}"
+        reason = type(error).__name__
         raise OSError(
             f"The pretrained weights of {config.backbone!r} could not be downloaded ({reason}). {advice}"
         ) from error

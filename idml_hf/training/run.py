@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import set_seed
 from transformers.utils import logging
 
@@ -159,6 +160,7 @@ def build_trainer(
         "mixup": run.mixup,
         "seed": run.seed,
         "dataloader_num_workers": run.workers,
+        "dataloader_pin_memory": torch.cuda.is_available(),
         "bf16": run.precision == "bf16",
         "fp16": run.precision == "fp16",
         "torch_compile": run.compile,

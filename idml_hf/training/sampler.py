@@ -89,10 +89,8 @@ class PKBatchSampler(RandomBatchSampler):
         runs = []
         for images in self._images:
             shuffled = rng.permutation(images)
-            short = -len(shuffled) % k
-            if short:
-                extra = rng.permutation(images)[: min(short, len(images))]
-                shuffled = np.concatenate([shuffled, np.resize(extra, short)])
+            # the last run is filled from the first, so that no batch holds an image twice unless its class is too small
+            shuffled = np.resize(shuffled, -(-len(shuffled) // k) * k)
             runs.append(shuffled.reshape(-1, k))
         # Serving the classes with most runs left first keeps every batch full of different classes to the end.
         left = self._runs_per_class.copy()

@@ -1,0 +1,147 @@
+"""The trainer's small parts: Mixup, parameter groups, schedule, checkpoints, recipes."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from idml_hf.training import RetrievalRun, load_recipe
+from idml_hf.training.arguments import IDMLTrainingArguments
+from idml_hf.training.checkpoints import last_complete_checkpoint
+from idml_hf.training.mixup import mix_batch
+from idml_hf.training.optim import parameter_groups, step_schedule
+
+
+class TestMixup:
+    def test_it_is_the_formula(self):
+        x, y = torch.rand(6, 3, 4, 4), torch.arange(6)
+        out = mix_batch(x, y, alpha=1.0, seed=1, step=2)
+        lam, partner = out["mix_ratio"], out["mixed_labels"]
+        torch.testing.assert_close(out["mixed_pixel_values"], lam * x + (1 - lam) * x[partner])
+        assert sorted(partner.tolist()) == list(range(6)) and 0 <= lam <= 1
+
+    def test_draws_depend_on_the_place_in_the_run_alone(self):
+        x, y = torch.rand(6, 3, 4, 4), torch.arange(6)
+        first = mix_batch(x, y, 1.0, seed=1, step=2)
+        torch.rand(100)
+        again = mix_batch(x, y, 1.0, seed=1, step=2)
+        assert torch.equal(first["mixed_pixel_values"], again["mixed_pixel_values"])
+        for other in ({"step": 3}, {"seed": 2}, {"micro_step": 1}):
+            assert mix_batch(x, y, 1.0, **({"seed": 1, "step": 2} | other))["mix_ratio"] != first["mix_ratio"]
+
+    def test_processes_share_lam_but_not_partners(self):
+        x, y = torch.rand(64, 3, 1, 1), torch.arange(64)
+        a, b = (mix_batch(x, y, 1.0, seed=0, step=0, process=p) for p in (0, 1))
+        assert a["mix_ratio"] == b["mix_ratio"] and not torch.equal(a["mixed_labels"], b["mixed_labels"])
+
+    def test_lam_is_beta_distributed(self):
+        x, y = torch.zeros(1, 3, 1, 1), torch.zeros(1, dtype=torch.int64)
+        lams = np.array([mix_batch(x, y, 0.2, seed=0, step=s)["mix_ratio"].item() for s in range(2000)])
+        assert abs(lams.mean() - 0.5) < 0.04 and abs(lams.var() - 1 / (4 * 1.4)) < 0.02
+
+
+def test_parameter_groups():
+    model = nn.ModuleDict({"trunk": nn.Linear(2, 2), "loss": nn.Module()})
+    model["loss"].proxies = nn.Parameter(torch.ones(3, 2))
+    model["trunk"].weight.requires_grad_(False)
+    groups = parameter_groups(model, 0.1, 0.5, ["trunk.weight", "loss.proxies"], {r"(^|\.)proxies$": 100.0})
+    found = {(g["lr"], g["weight_decay"]): [p.shape for p in g["params"]] for g in groups}
+    # the frozen weight is there, so that it can thaw
+    assert found == {(0.1, 0.5): [(2, 2)], (0.1, 0.0): [(2,)], (10.0, 0.5): [(3, 2)]}
+
+
+@pytest.mark.parametrize(
+    ("epochs", "expected"),
+    [([2], [1, 1, 0.5, 0.5, 0.25, 0.25]), ([1, 4], [1, 0.5, 0.5, 0.5, 0.25, 0.25])],
+)
+def test_step_schedule(epochs, expected):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1.0)
+    schedule = step_schedule(optimizer, epochs, 0.5, steps_per_epoch=3)
+    rates = []
+    for _ in range(6):
+        rates.append(optimizer.param_groups[0]["lr"])
+        for _ in range(3):
+            optimizer.step()
+            schedule.step()
+    assert rates == expected
+    with pytest.raises(ValueError, match="must be positive"):
+        step_schedule(optimizer, [0], 0.5, 3)
+
+
+def test_the_last_complete_checkpoint(tmp_path):
+    assert last_complete_checkpoint(tmp_path / "none") is None
+    for step, state in ((2, "{}"), (10, "{}"), (12, '{"half'), (14, None)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if state is not None:
+            (folder / "trainer_state.json").write_text(state)
+    assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+
+
+class TestArguments:
+    def test_classes_per_batch(self, tmp_path):
+        args = IDMLTrainingArguments(
+            str(tmp_path), per_device_train_batch_size=12, images_per_class=3, batch_sampling="pk", use_cpu=True
+        )
+        assert args.classes_per_batch == 4
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"batch_sampling": "pj"}, "Did you mean 'pk'"),
+            ({"batch_sampling": "pk", "per_device_train_batch_size": 10}, "must be a multiple of"),
+            ({"mixup": True, "mixup_alpha": 0.0}, "mixup_alpha must be positive"),
+        ],
+    )
+    def test_what_is_refused(self, arguments, message, tmp_path):
+        with pytest.raises(ValueError, match=message):
+            IDMLTrainingArguments(str(tmp_path), use_cpu=True, **arguments)
+
+
+class TestRecipe:
+    def test_parts_are_put_together(self, tmp_path):
+        (tmp_path / "parts").mkdir()
+        (tmp_path / "parts" / "data.yaml").write_text("dataset: emoji-mini\nepochs: 3\ntrainer: {lr_step_gamma: 0.1}\n")
+        (tmp_path / "parts" / "loss.yaml").write_text("loss: contrastive\nloss_kwargs: {neg_margin: 0.5}\n")
+        (tmp_path / "run.yaml").write_text(
+            "base: [parts/data.yaml, parts/loss.yaml]\nepochs: 5\ntrainer: {lr_step_epochs: [2]}\n"
+        )
+        assert load_recipe(tmp_path / "run.yaml") == {
+            "dataset": "emoji-mini",
+            "epochs": 5,
+            "trainer": {"lr_step_gamma": 0.1, "lr_step_epochs": [2]},
+            "loss": "contrastive",
+            "loss_kwargs": {"neg_margin": 0.5},
+        }
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("epoch: 5\n", "recipe.yaml: Unknown recipe key 'epoch'. Did you mean 'epochs'"),
+            ("- a\n", "must hold keys and values"),
+            ("a: [\n", "recipe.yaml is not YAML"),
+            ("base: recipe.yaml\n", "is its own base"),
+        ],
+    )
+    def test_what_is_refused(self, text, message, tmp_path):
+        (tmp_path / "recipe.yaml").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            load_recipe(tmp_path / "recipe.yaml")
+        with pytest.raises(FileNotFoundError, match="No recipe at"):
+            load_recipe(tmp_path / "nothing.yaml")
+
+    def test_a_recipe_does_not_run_code(self, tmp_path):
+        (tmp_path / "recipe.yaml").write_text("epochs: !!python/object/apply:os.system ['true']\n")
+        with pytest.raises(ValueError, match="is not YAML"):
+            load_recipe(tmp_path / "recipe.yaml")
+
+    def test_settings_survive_json(self):
+        run = RetrievalRun(output="x", form="released")
+        assert run.uncertainty_activation == "l2"
+        assert json.loads(json.dumps(run.__dict__))["form"] == "released"
+        with pytest.raises(ValueError, match="output folder"):
+            RetrievalRun()

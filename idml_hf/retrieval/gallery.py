@@ -165,7 +165,9 @@ def finite_rows(values: Any, name: str, number: int | None = None) -> np.ndarray
     """
     matrix = np.asarray(values)
     if matrix.ndim != 2 or matrix.shape[1] == 0 or (number is not None and len(matrix) != number):
-        raise ValueError(f"{name} must be a matrix{'' if number is None else f' of {number} rows'}; got {matrix.shape}")
+        raise ValueError(
+            f"{name} must be a matrix{'' if number is None else f' of {number} rows'}; got {matrix.shape}"
+        )
     matrix = np.ascontiguousarray(matrix, dtype=np.float32)
     for start in range(0, len(matrix), 2**14):
         bad = ~np.isfinite(matrix[start : start + 2**14]).all(1)

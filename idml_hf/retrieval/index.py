@@ -1,0 +1,355 @@
+"""`IDMLIndex`: a collection of embedded images that can be asked with images."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from ..data import ImageSet, load_images
+from ..image_processing_idml import IDMLImageProcessor
+from ..modeling_idml import IDMLModel
+from .embed import Embeddings, embed_dataset
+from .gallery import Gallery, finite_rows, unit_rows
+from .model_reference import ModelReference, load_model, processor_of
+from .nearest import nearest
+from .queries import read_queries
+from .results import SearchResult
+from .storage import StoredIndex, read_index, write_index
+from .thumbnails import THUMBNAIL_SIZE, Thumbnails
+from .topk import top_k
+
+logger = logging.getLogger("idml_hf.retrieval")
+
+METRICS = ("cosine", "introspective")
+
+
+@dataclass(eq=False)
+class IDMLIndex:
+    """Embedded images, their classes, and the model that embedded them.
+
+    Made by `build`, `from_embeddings` or `load`.
+
+    Args:
+        gallery: the images.
+        reference: the model that embedded them.
+        tau: temperature of the introspective metric.
+        processor: the model's image processor.
+
+    Example:
+        >>> import numpy as np
+        >>> index = IDMLIndex.from_embeddings(np.eye(3), labels=[4, 4, 5])
+        >>> result = index.search_embeddings(np.array([[0.9, 0.1, 0.0]]), k=2)
+        >>> result.ids.tolist(), result.names.tolist()
+        ([[0, 1]], [['4', '4']])
+    """
+
+    gallery: Gallery
+    reference: ModelReference
+    tau: float = 5.0
+    processor: IDMLImageProcessor | None = None
+
+    def __post_init__(self) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._model: IDMLModel | None = None
+        self._next_id = int(self.gallery.ids.max(initial=-1)) + 1
+        self._origin: tuple[Path, str] | None = None
+
+    @classmethod
+    def build(
+        cls,
+        model: IDMLModel | str | Path,
+        dataset: ImageSet | Sequence[Any] | str | Path,
+        processor: IDMLImageProcessor | None = None,
+        *,
+        batch_size: int = 64,
+        device: torch.device | str | None = None,
+        num_workers: int = 0,
+        thumbnail_size: int | None = THUMBNAIL_SIZE,
+        progress: bool = True,
+    ) -> IDMLIndex:
+        """Embed a collection of images.
+
+        Args:
+            model: the model, its folder or its Hub id.
+            dataset: an [`~idml_hf.data.ImageSet`], a list of PIL images, or what `idml_hf.data.load_images` takes.
+            processor: the model's image processor; default: the one saved with the model.
+            batch_size: images at a time.
+            device: where to embed and to search; default: a GPU if there is one.
+            num_workers: processes that decode.
+            thumbnail_size: side in pixels of the copies that are kept to show matches; None keeps none.
+            progress: whether to show a progress bar.
+
+        Raises:
+            FileNotFoundError, ValueError: if model or images are not there or cannot be read.
+        """
+        model = load_model(model)
+        images = load_images(dataset) if isinstance(dataset, (str, Path)) else dataset
+        processor = processor or processor_of(model)
+        embeddings = embed_dataset(model, processor, images, batch_size, device, num_workers, progress)
+        index = cls(
+            _gallery(embeddings, images, thumbnail_size), ModelReference.of(model), model.config.tau, processor
+        )
+        if device is not None:
+            index.device = torch.device(device)
+        index._model = model
+        return index
+
+    @classmethod
+    def from_embeddings(
+        cls,
+        semantic: Any,
+        uncertainty_embeds: Any = None,
+        *,
+        labels: Any = None,
+        class_names: Sequence[str] = (),
+        paths: Sequence[str] | None = None,
+        ids: Any = None,
+        thumbnails: Thumbnails | None = None,
+        tau: float = 5.0,
+        model: IDMLModel | str | Path | None = None,
+        processor: IDMLImageProcessor | None = None,
+    ) -> IDMLIndex:
+        """Index embeddings that are there already.
+
+        Args:
+            semantic: (N, d); rows are normalised.
+            uncertainty_embeds: (N, d_u); None means 0.
+            labels: integers (N,), -1 where unknown.
+            class_names: name of each label; without them labels are plain numbers.
+            paths: one string an image.
+            ids: integers (N,), different from each other; default 0, 1, ...
+            thumbnails: small copies of the images.
+            tau: temperature of the introspective metric; a given `model` has its own.
+            model: the model that made the embeddings, to search with images.
+            processor: its image processor.
+
+        Raises:
+            ValueError: naming the column that does not fit.
+        """
+        gallery = Gallery.create(
+            semantic,
+            uncertainty_embeds,
+            ids=ids,
+            labels=labels,
+            class_names=class_names,
+            paths=paths,
+            thumbnails=thumbnails,
+        )
+        if model is None:
+            return cls(gallery, ModelReference(), tau, processor)
+        model = load_model(model)
+        index = cls(gallery, ModelReference.of(model), model.config.tau, processor or processor_of(model))
+        index._model = model
+        return index
+
+    def __len__(self) -> int:
+        return len(self.gallery)
+
+    @property
+    def model(self) -> IDMLModel:
+        """The model, loaded when first asked for.
+
+        Raises:
+            ValueError: if it is unknown where it is, or it is not the one that made the index.
+            FileNotFoundError: if its folder is gone.
+        """
+        if self._model is None:
+            self._model = self.reference.load()
+        return self._model
+
+    def search(self, images: Any, k: int = 5, *, metric: str = "cosine", batch_size: int = 64) -> SearchResult:
+        """The best matches of images.
+
+        Args:
+            images: a path, a PIL image or a uint8 array (H, W, 3); a list of these; or an `ImageSet`.
+            k: matches an image; fewer are returned where the index holds fewer.
+            metric: `"cosine"`, or `"introspective"` to rank by the distance D that counts uncertainty.
+            batch_size: images embedded at a time.
+
+        Raises:
+            FileNotFoundError, ValueError: if an image or the model cannot be read.
+        """
+        queries, names = read_queries(images)
+        embeddings = self.embed(queries, batch_size)
+        return self.search_embeddings(
+            embeddings.semantic, embeddings.uncertainty_embeds, k, metric=metric, queries=names
+        )
+
+    def search_embeddings(
+        self,
+        semantic: Any,
+        uncertainty_embeds: Any = None,
+        k: int = 5,
+        *,
+        metric: str = "cosine",
+        queries: Sequence[str] = (),
+    ) -> SearchResult:
+        """The best matches of embedded images.
+
+        Args:
+            semantic: (Q, d); rows are normalised.
+            uncertainty_embeds: (Q, d_u); None means 0.
+            k: matches an image; fewer are returned where the index holds fewer.
+            metric: `"cosine"` or `"introspective"`.
+            queries: what to call the images in the result.
+
+        Raises:
+            ValueError: for embeddings that are not finite or not of the index's size, or an unknown metric.
+        """
+        gallery = self.gallery
+        semantic, uncertainty_embeds = self._check_queries(semantic, uncertainty_embeds)
+        scores, positions = self._rank(semantic, uncertainty_embeds, self._check_k(k), metric)
+        labels = np.where(positions < 0, -1, gallery.labels[positions])
+        match_uncertainty = np.linalg.norm(gallery.uncertainty_embeds[positions], axis=2)
+        return SearchResult(
+            ids=np.where(positions < 0, -1, gallery.ids[positions]),
+            scores=scores,
+            labels=labels,
+            names=np.array([[gallery.name_of(label) for label in row] for row in labels.tolist()], dtype=object),
+            paths=np.array(gallery.paths.take(pa.array(positions.ravel().clip(min=0)))).reshape(positions.shape),
+            match_uncertainty=np.where(positions < 0, np.float32(np.nan), match_uncertainty),
+            uncertainty=np.linalg.norm(uncertainty_embeds, axis=1),
+            metric=metric,
+            queries=tuple(queries),
+        )
+
+    def embed(self, images: ImageSet | Sequence[Any], batch_size: int = 64, progress: bool = False) -> Embeddings:
+        """Embeddings of images by the index's model."""
+        if self.processor is None:
+            self.processor = processor_of(self.model, self.reference.revision)
+        return embed_dataset(self.model, self.processor, images, batch_size, self.device, progress=progress)
+
+    def _check_queries(self, semantic: Any, uncertainty_embeds: Any) -> tuple[np.ndarray, np.ndarray]:
+        semantic = unit_rows(semantic, "query embeddings")
+        if uncertainty_embeds is None:
+            uncertainty_embeds = np.zeros((len(semantic), self.gallery.uncertainty_embeds.shape[1]), dtype=np.float32)
+        uncertainty_embeds = finite_rows(uncertainty_embeds, "uncertainty embeddings of the queries", len(semantic))
+        for what, mine, others in (
+            ("embeddings", self.gallery.semantic, semantic),
+            ("uncertainty embeddings", self.gallery.uncertainty_embeds, uncertainty_embeds),
+        ):
+            if mine.shape[1] != others.shape[1]:
+                raise ValueError(
+                    f"{what} of the queries have {others.shape[1]} dimensions, those of the index {mine.shape[1]}: "
+                    "they come from another model"
+                )
+        return semantic, uncertainty_embeds
+
+    def _check_k(self, k: int) -> int:
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}")
+        if not len(self):
+            raise ValueError("the index is empty")
+        if k > len(self):
+            logger.warning("the index holds %d images, so there are no %d matches", len(self), k)
+        return min(k, len(self))
+
+    def _rank(
+        self, semantic: np.ndarray, uncertainty_embeds: np.ndarray, k: int, metric: str
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if metric == "cosine":
+            return nearest(semantic, self.gallery.semantic, k, self.device)
+        if metric == "introspective":
+            scores, positions = top_k(
+                semantic,
+                self.gallery.semantic,
+                k,
+                metric="introspective",
+                uncertainty=uncertainty_embeds,
+                gallery_uncertainty=self.gallery.uncertainty_embeds,
+                tau=self.tau,
+                device=self.device,
+            )
+            return scores.numpy(), positions.numpy()
+        raise ValueError(f"unknown metric {metric!r}: choose from {', '.join(METRICS)}")
+
+    def save(self, folder: str | Path) -> None:
+        """Save into a folder, which is made if needed.
+
+        The folder changes in one step: a kill or a full disk leaves the index that was there. An index that was loaded
+        from this folder is not saved over one that another process has saved there since.
+
+        Raises:
+            OSError: if it cannot be written.
+            RuntimeError: if another process is writing there, or has changed the index there since it was loaded.
+        """
+        folder = Path(folder).absolute()
+        gallery = self.gallery
+        arrays = {"semantic": gallery.semantic, "uncertainty": gallery.uncertainty_embeds}
+        if gallery.thumbnails is not None:
+            arrays |= {"thumbnails": gallery.thumbnails.content, "thumbnail_offsets": gallery.thumbnails.offsets}
+        table = pa.table({"id": gallery.ids, "label": gallery.labels, "path": gallery.paths})
+        manifest = {
+            "images": len(self),
+            "next_id": self._next_id,
+            "tau": self.tau,
+            "model": self.reference.relative_to(folder),
+            "processor": None if self.processor is None else self.processor.to_dict(),
+            "class_names": list(gallery.class_names),
+        }
+        expected = self._origin[1] if self._origin is not None and self._origin[0] == folder else None
+        version = write_index(folder, StoredIndex(manifest, arrays, {"items": table}), expected)
+        self._origin = (folder, version)
+
+    @classmethod
+    def load(cls, folder: str | Path, model: IDMLModel | str | Path | None = None) -> IDMLIndex:
+        """Open a saved index. Its arrays are mapped from their files, so this takes little time and memory.
+
+        Args:
+            folder: the folder.
+            model: the model that made it, if it is not where it was; it must have the same weights.
+
+        Raises:
+            FileNotFoundError: if there is no index.
+            IndexFileError: naming the file that is cut off or damaged.
+            ModelMismatchError: if `model` is another one.
+        """
+        folder = Path(folder).absolute()
+        stored = read_index(folder)
+        manifest, arrays, items = stored.manifest, stored.arrays, stored.tables["items"].combine_chunks()
+        thumbnails = None
+        if "thumbnails" in arrays:
+            thumbnails = Thumbnails(arrays["thumbnails"], arrays["thumbnail_offsets"])
+        gallery = Gallery(
+            arrays["semantic"],
+            arrays["uncertainty"],
+            items["id"].to_numpy(),
+            items["label"].to_numpy(),
+            tuple(manifest["class_names"]),
+            pa.concat_arrays(items["path"].chunks or [pa.array([], pa.string())]),
+            thumbnails,
+        )
+        processor = manifest["processor"]
+        index = cls(
+            gallery,
+            ModelReference.from_json(manifest["model"], folder),
+            manifest["tau"],
+            None if processor is None else IDMLImageProcessor.from_dict(processor),
+        )
+        index._next_id = manifest["next_id"]
+        index._origin = (folder, stored.version)
+        if model is not None:
+            index._model = index.reference.check(load_model(model))
+        return index
+
+
+def _gallery(embeddings: Embeddings, images: Any, thumbnail_size: int | None) -> Gallery:
+    labelled = isinstance(images, ImageSet)
+    return Gallery.create(
+        embeddings.semantic,
+        embeddings.uncertainty_embeds,
+        labels=images.labels if labelled else None,
+        class_names=images.class_names if labelled else (),
+        paths=images.ids if labelled else None,
+        thumbnails=None if thumbnail_size is None else Thumbnails.of(images, thumbnail_size),
+    )
+
+
+__all__ = ["IDMLIndex"]

@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from idml_hf.evaluation.clustering import clustering_metrics
+from idml_hf.evaluation.evaluator import Evaluation, RetrievalEvaluator
 from idml_hf.evaluation.retrieval import Ranking, rank, retrieval_metrics
+from idml_hf.evaluation.sheets import retrieval_sheet
 from idml_hf.evaluation.uncertainty import ood_metrics, uncertainty_metrics
 
-__all__ = ["Ranking", "clustering_metrics", "ood_metrics", "rank", "retrieval_metrics", "uncertainty_metrics"]
+__all__ = [
+    "Evaluation",
+    "Ranking",
+    "RetrievalEvaluator",
+    "clustering_metrics",
+    "ood_metrics",
+    "rank",
+    "retrieval_metrics",
+    "retrieval_sheet",
+    "uncertainty_metrics",
+]

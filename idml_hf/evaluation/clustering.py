@@ -22,10 +22,9 @@ def clustering_metrics(
 ) -> dict[str, Any]:
     """NMI and F1 of a k-means clustering of the normalised embeddings, with as many clusters as classes.
 
-    NMI is mutual information over the arithmetic mean of the two entropies; F1 is that of the pairs of items that share
-    a cluster against those that share a class (Song et al., "Deep Metric Learning via Lifted Structured Feature
-    Embedding", 2016). Both depend on where k-means starts, so the settings are part of the result: compare like with
-    like.
+    NMI is mutual information over the arithmetic mean of the two entropies; F1 is that of the pairs of items that
+    share a cluster against those that share a class (Song et al., "Deep Metric Learning via Lifted Structured Feature
+    Embedding", 2016). Both depend on where k-means starts, so the settings are part of the result.
 
     Args:
         embeddings: `(N, d)` array or tensor.

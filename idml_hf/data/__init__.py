@@ -3,13 +3,14 @@
 from .checking import BadImage, find_bad_images
 from .classification import ClassificationData, load_classification_data
 from .decoding import UnreadableImageError
+from .device_augmentation import DeviceAugmentation
 from .image_set import ImageSet
 from .loading import RetrievalData, load_images, load_retrieval_data
 from .randomness import derive_seed, seeded
 from .registry import DATASETS, DatasetSpec
 from .report import DatasetReport, SplitReport, check_dataset
 from .train_images import Draw, TrainImages
-from .transforms import Normalizer, training_transform
+from .transforms import Normalizer, padded_crop_transform, training_transform
 
 __all__ = [
     "DATASETS",
@@ -17,6 +18,7 @@ __all__ = [
     "ClassificationData",
     "DatasetReport",
     "DatasetSpec",
+    "DeviceAugmentation",
     "Draw",
     "ImageSet",
     "Normalizer",
@@ -30,6 +32,7 @@ __all__ = [
     "load_classification_data",
     "load_images",
     "load_retrieval_data",
+    "padded_crop_transform",
     "seeded",
     "training_transform",
 ]

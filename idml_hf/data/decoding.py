@@ -10,7 +10,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 import torch
-from torchvision.io import ImageReadMode, decode_jpeg
+from torchvision.io import ImageReadMode, decode_jpeg, decode_webp
 
 
 class UnreadableImageError(ValueError):
@@ -78,14 +78,28 @@ def decode_pil(data: bytes) -> PIL.Image.Image:
 
 
 def decode_tensor(data: bytes) -> torch.Tensor:
-    """Decode to an upright uint8 tensor (3, H, W): the pixels of `decode_pil`, sooner for grey and colour JPEGs.
+    """Decode to an upright uint8 tensor (3, H, W): the pixels of `decode_pil`, sooner for JPEG and lossless WebP.
 
     Raises:
         UnreadableImageError: if the data are broken or end too early.
     """
-    image = open_image(data)
-    if image.format == "JPEG" and image.mode in ("L", "RGB"):
-        buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        with contextlib.suppress(RuntimeError):  # Pillow, below, says what is wrong in words, or copes with it
-            return decode_jpeg(buffer, mode=ImageReadMode.RGB, apply_exif_orientation=True)
+    with contextlib.suppress(RuntimeError):  # Pillow, below, says in words what is wrong, or copes with it
+        if _is_small_lossless_webp(data):
+            return decode_webp(_buffer(data), mode=ImageReadMode.RGB)
+        image = open_image(data)
+        if image.format == "JPEG" and image.mode in ("L", "RGB"):
+            return decode_jpeg(_buffer(data), mode=ImageReadMode.RGB, apply_exif_orientation=True)
     return torch.from_numpy(np.array(decode_pil(data))).permute(2, 0, 1)
+
+
+def _buffer(data: bytes) -> torch.Tensor:
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+
+
+def _is_small_lossless_webp(data: bytes) -> bool:
+    """Whether this is one opaque lossless picture without metadata, for which Pillow's animation decoder is slow."""
+    if data[:4] != b"RIFF" or data[8:16] != b"WEBPVP8L" or len(data) < 25:
+        return False
+    bits = int.from_bytes(data[21:25], "little")
+    width, height, transparent = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, bits >> 28 & 1
+    return not transparent and width * height <= 2**20

@@ -29,11 +29,14 @@ class TrainImages(torch.utils.data.Dataset):
     Args:
         images: what to read.
         transform: function of a uint8 tensor (3, H, W), see `training_transform`; it may draw from torch's CPU
-            generator and from `random`.
+            generator and from `random`. None: leave the images as they are, which must have one size, and add
+            `"seeds": int` for `DeviceAugmentation`.
         seed: seed of the run.
     """
 
-    def __init__(self, images: ImageSet, transform: Callable[[torch.Tensor], torch.Tensor], seed: int = 0) -> None:
+    def __init__(
+        self, images: ImageSet, transform: Callable[[torch.Tensor], torch.Tensor] | None, seed: int = 0
+    ) -> None:
         self.images = images
         self.labels = images.labels
         self.transform = transform
@@ -43,10 +46,16 @@ class TrainImages(torch.utils.data.Dataset):
         return len(self.images)
 
     def __getitem__(self, key: int | Draw) -> dict[str, Any]:
-        if isinstance(key, Draw):
-            with seeded(derive_seed(self.seed, *key)):
-                return self._item(key.index)
-        return self._item(key)
+        index = key.index if isinstance(key, Draw) else key
+        item: dict[str, Any] = {"pixel_values": self.images.tensor(index), "labels": int(self.labels[index])}
+        if self.transform is None:
+            item["seeds"] = self._seed(key) if isinstance(key, Draw) else int(torch.randint(2**62, ()))
+        elif isinstance(key, Draw):
+            with seeded(self._seed(key)):
+                item["pixel_values"] = self.transform(item["pixel_values"])
+        else:
+            item["pixel_values"] = self.transform(item["pixel_values"])
+        return item
 
-    def _item(self, index: int) -> dict[str, Any]:
-        return {"pixel_values": self.transform(self.images.tensor(index)), "labels": int(self.images.labels[index])}
+    def _seed(self, draw: Draw) -> int:
+        return derive_seed(self.seed, *draw)

@@ -13,7 +13,7 @@ def training_transform(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     *,
-    scale: tuple[float, float] = (0.16, 1.0),
+    scale: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
     flip: float = 0.5,
     interpolation: str = "bilinear",
@@ -33,14 +33,36 @@ def training_transform(
         a function of a uint8 image (3, H, W) to (3, image_size, image_size), uint8 or float32. It draws from torch's
         CPU generator.
     """
-    steps: list[torch.nn.Module] = [
-        v2.RandomResizedCrop(image_size, scale, ratio, InterpolationMode(interpolation), antialias=True)
-    ]
-    if flip:
-        steps.append(v2.RandomHorizontalFlip(flip))
-    if mean is not None and std is not None:
-        steps.append(Normalizer(mean, std))
-    return v2.Compose(steps)
+    crop = v2.RandomResizedCrop(image_size, scale, ratio, InterpolationMode(interpolation), antialias=True)
+    return v2.Compose([crop, *_flip_and_normalize(flip, mean, std)])
+
+
+def padded_crop_transform(
+    image_size: int,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    *,
+    padding: int = 4,
+    flip: float = 0.5,
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Pad with black, crop a square at random, flip at random: what is usual for CIFAR (He et al., 2016, section 4.2).
+
+    Args:
+        image_size: side of the result in pixels.
+        mean, std, flip: as for `training_transform`.
+        padding: pixels added on each side.
+
+    Returns:
+        a function as that of `training_transform`, of images of at least `image_size - 2 * padding` pixels a side.
+    """
+    return v2.Compose([v2.RandomCrop(image_size, padding), *_flip_and_normalize(flip, mean, std)])
+
+
+def _flip_and_normalize(
+    flip: float, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> list[torch.nn.Module]:
+    steps: list[torch.nn.Module] = [v2.RandomHorizontalFlip(flip)] if flip else []
+    return steps if mean is None or std is None else [*steps, Normalizer(mean, std)]
 
 
 class Normalizer(torch.nn.Module):

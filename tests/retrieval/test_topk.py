@@ -144,7 +144,7 @@ def test_a_block_of_scores_stays_within_256_megabytes() -> None:
         ({"exclude": (np.zeros(2, int), np.zeros(3, int))}, "one integer an item: 3 items, got \\(2,\\)"),
         ({"exclude": (np.zeros(3), np.zeros(3))}, "one integer an item"),
         ({"queries": np.full((3, 2), 1e200)}, "too large"),
-        ({"gallery": np.zeros((3, 2))}, "gallery have no direction in row 0"),
+        ({"gallery": np.zeros((3, 3))}, "gallery have no direction in row 0"),
     ],
 )
 def test_bad_input_is_named(arguments: dict[str, Any], message: str) -> None:

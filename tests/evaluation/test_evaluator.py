@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import base64
+import json
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from idml_hf.evaluation import (
+    RetrievalEvaluator,
+    clustering_metrics,
+    rank,
+    retrieval_metrics,
+    retrieval_sheet,
+    uncertainty_metrics,
+)
+from idml_hf.evaluation.corruptions import CORRUPTIONS
+from idml_hf.evaluation.report import metric_tables
+from idml_hf.retrieval import embed as embedding_module
+from idml_hf.retrieval.embed import Embeddings
+
+
+def embeddings_of(seed: int = 0, number: int = 60) -> tuple[Embeddings, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 8, number)
+    x = (np.eye(8)[labels] + 0.5 * rng.standard_normal((number, 8))).astype(np.float32)
+    norm = np.linalg.norm(x, axis=1)
+    u = rng.random((number, 4)).astype(np.float32)
+    return Embeddings(x / norm[:, None], u, np.linalg.norm(u, axis=1), norm), labels, rng.integers(0, 2, number)
+
+
+def test_metrics_are_those_of_the_functions() -> None:
+    embeddings, labels, groups = embeddings_of()
+    metrics = RetrievalEvaluator(clustering=True)(embeddings, labels)
+    assert metrics["protocol"] == "plain" and metrics["ranking"] == "cosine"
+    parts = (
+        retrieval_metrics(embeddings.semantic, labels),
+        uncertainty_metrics(embeddings.semantic, embeddings.uncertainty, labels, norms=embeddings.semantic_norm),
+        clustering_metrics(embeddings.semantic, labels),
+    )
+    for part in parts:
+        assert metrics.items() >= part.items()
+
+    grouped = RetrievalEvaluator(group_column="artist")(embeddings, labels, groups)
+    assert grouped["protocol"] == "grouped:artist" and "nmi" not in grouped
+    assert grouped.items() >= retrieval_metrics(embeddings.semantic, labels, groups=groups).items()
+    plain = {f"plain_{key}": value for part in parts[:2] for key, value in part.items()}
+    assert grouped.items() >= plain.items()
+    assert grouped["recall_at_1"] < grouped["plain_recall_at_1"]
+
+
+def test_undefined_is_none_because_json_has_no_nan() -> None:
+    embeddings, labels, _ = embeddings_of()
+    constant = Embeddings(
+        embeddings.semantic, embeddings.uncertainty_embeds, np.ones(60, np.float32), embeddings.semantic_norm
+    )
+    metrics = RetrievalEvaluator()(constant, labels)
+    assert metrics["r_auroc"] is None and metrics["uncertainty_is_constant"] is True
+    assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
+
+
+def test_introspective_ranking_is_recorded() -> None:
+    embeddings, labels, _ = embeddings_of()
+    metrics = RetrievalEvaluator(metric="introspective", tau=2.0)(embeddings, labels)
+    assert metrics["ranking"] == "introspective"
+    expected = retrieval_metrics(
+        embeddings.semantic, labels, metric="introspective", uncertainty=embeddings.uncertainty_embeds, tau=2.0
+    )
+    assert metrics.items() >= expected.items()
+
+
+class ColoredImages:
+    """Images whose class is their colour; `labels` and `groups` as the data part has them."""
+
+    group_column = "maker"
+
+    def __init__(self, number: int = 40) -> None:
+        rng = np.random.default_rng(0)
+        self.labels, self.groups = np.arange(number) % 4, np.arange(number) // 4 % 2
+        base = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200], [160, 160, 40]])[self.labels]
+        texture = rng.normal(0, 40, (number, 24, 24, 1)) + rng.normal(0, 20, (number, 1, 1, 3))
+        self.pixels = (base[:, None, None] + texture).clip(0, 255).astype(np.uint8)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        return Image.fromarray(self.pixels[index])
+
+
+def mean_colors(model: Any, processor: Any, images: Any, **options: Any) -> Embeddings:
+    """Stands for `embed_dataset`: the mean colour is the embedding, missing texture is the uncertainty."""
+    pixels = [np.asarray(images[i], dtype=np.float32) / 255 for i in range(len(images))]
+    color = np.stack([image.mean((0, 1)) for image in pixels]) - 0.3
+    uncertainty = np.array([1 / (0.01 + image.std((0, 1)).mean()) for image in pixels], dtype=np.float32)
+    norm = np.linalg.norm(color, axis=1)
+    return Embeddings(color / norm[:, None], uncertainty[:, None], uncertainty, norm)
+
+
+@pytest.fixture
+def evaluated(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(embedding_module, "embed_dataset", mean_colors)
+    images = ColoredImages()
+    noise = [Image.new("RGB", (24, 24), "white")] * 5
+    processor = SimpleNamespace(size={"shortest_edge": 24})
+    return images, RetrievalEvaluator(robustness_images=20).evaluate(None, processor, images, ood_dataset=noise)
+
+
+def test_model_is_evaluated_with_robustness_and_ood(evaluated: Any) -> None:
+    _, evaluation = evaluated
+    metrics = evaluation.metrics
+    assert metrics["protocol"] == "grouped:maker" and metrics["robustness_images"] == 20
+    # This "model" takes smooth pictures for uncertain ones.
+    assert metrics["corruption_spearman_blur"] > 0.9 and metrics["corruption_spearman_downscaling"] > 0.5
+    assert metrics["corruption_spearman_noise"] < -0.9
+    assert metrics["ood_auroc"] == 1.0
+    for name in ("crop_test", "corruption_spearman", *(f"corruption_spearman_{c}" for c in CORRUPTIONS)):
+        for suffix in ("", "_max_similarity", "_margin", "_norm"):
+            assert -1 <= metrics[name + suffix] <= 1
+    json.dumps(metrics, allow_nan=False)
+
+
+def test_evaluation_is_repeatable(evaluated: Any) -> None:
+    images, first = evaluated
+    again = RetrievalEvaluator(robustness_images=20).evaluate(
+        None, SimpleNamespace(size={"shortest_edge": 24}), images
+    )
+    assert first.metrics.items() >= again.metrics.items()
+
+
+def test_unlabelled_images_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding_module, "embed_dataset", mean_colors)
+    images = ColoredImages()
+    images.labels = np.where(images.labels == 3, -1, images.labels)
+    with pytest.raises(ValueError, match="10 images have no class"):
+        RetrievalEvaluator().evaluate(None, SimpleNamespace(size=None), images)
+
+
+def test_report_stands_alone_and_escapes(evaluated: Any, tmp_path: Any) -> None:
+    images, evaluation = evaluated
+    html = evaluation.report(images, tmp_path / "new" / "report.html", title="<script>x</script>").read_text("utf-8")
+    assert "<script>" not in html and "&lt;script&gt;x" in html
+    pictures = re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", html)
+    assert all(base64.b64decode(picture).startswith(b"\x89PNG") for picture in pictures)
+    assert len(pictures) == 2 + 2 + ("Worst mistakes" in html) + 1
+    rest = re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", html)
+    assert "http" not in rest and not re.search(r"""(src|href)=["'][^"']""", rest)
+    for title in ("Risk against coverage", "Most certain images", "Least certain images", "Retrieval"):
+        assert title in html
+    assert f"{evaluation.metrics['map_at_r']:.4f}" in html
+    with pytest.raises(ValueError, match="3 images for an evaluation of 40"):
+        evaluation.report([1, 2, 3], tmp_path / "report.html")
+
+
+def test_tables_hold_every_signal(evaluated: Any) -> None:
+    retrieval, uncertainty, harder = metric_tables(evaluated[1].metrics)
+    assert [row[0] for row in retrieval.rows] == ["grouped:maker", "plain"]
+    names = ["uncertainty", "max similarity", "margin", "embedding norm"]
+    assert [row[0] for row in uncertainty.rows] == names and [row[0] for row in harder.rows] == names
+    assert all(len(row) == len(table.head) for table in (retrieval, uncertainty, harder) for row in table.rows)
+
+
+def test_sheet_frames_right_and_wrong() -> None:
+    images = [Image.new("RGB", (10, 20), "white")] * 4
+    ranking = rank([[1, 0], [1, 0.1], [0.1, 1], [0, 1]], [0, 0, 1, 0], keep=3)
+    sheet = retrieval_sheet(images, [0, 3], ranking, [0, 0, 1, 0], uncertainty=np.arange(4.0), matches=3, cell=50)
+    pixels = np.asarray(sheet).astype(int)
+    green = (pixels == [0x1A, 0x98, 0x50]).all(-1)
+    red = (pixels == [0xD7, 0x30, 0x27]).all(-1)
+    columns = [slice(12 + 56 * i, 62 + 56 * i) for i in range(4)]
+    rows = [slice(6, 56), slice(6 + 75, 56 + 75)]
+    framed = [
+        ["G" if green[r, c].sum() > 400 else "R" if red[r, c].sum() > 400 else "-" for c in columns] for r in rows
+    ]
+    # query 0 finds 1 (right), 2 (wrong), 3 (right); query 3 finds 2 (wrong), 1, 0 (right)
+    assert framed == [["-", "G", "R", "G"], ["-", "R", "G", "G"]]

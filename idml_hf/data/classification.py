@@ -7,11 +7,11 @@ from pathlib import Path
 
 from .checking import drop_bad_images
 from .counts import check_counts
-from .image_set import UNLABELLED, ImageSet, concatenate
+from .image_set import ImageSet, concatenate
 from .loading import given_splits, named_splits
 from .messages import listing
 from .sources import open_source
-from .splits import hold_out_images
+from .splits import hold_out_images, labelled_only
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,13 @@ def load_classification_data(
     if source.spec is not None and source.spec.task == "classification":
         check_counts(source.spec, named_splits(source))
     validation = None
-    if "all" in source.splits:
-        if not source.splits["all"].num_classes:
+    splits = {split: labelled_only(images, source.name) for split, images in source.splits.items()}
+    if "all" in splits:
+        if not splits["all"].num_classes:
             raise ValueError(f"{source.name}: the images have no classes")
-        train, test = hold_out_images(source.splits["all"], test_fraction, seed)
+        train, test = hold_out_images(splits["all"], test_fraction, seed)
     else:
-        train, validation, test = given_splits(source.splits, source.name)
+        train, validation, test = given_splits(splits, source.name)
         train, test = _same_classes(train, test, source.name)
         validation = None if validation is None else _same_classes(train, validation, source.name)[1]
     if check_images and not source.embedded:
@@ -88,9 +89,6 @@ def load_classification_data(
 
 def _same_classes(train: ImageSet, other: ImageSet, name: str) -> tuple[ImageSet, ImageSet]:
     """Number the classes of both alike, those of `train`."""
-    for images in (train, other):
-        if (images.labels == UNLABELLED).any():
-            raise ValueError(f"{name}: image {images.image_id((images.labels == UNLABELLED).argmax())} has no class")
     train, other_names = train.renumbered(), set(other.renumbered().class_names)
     unknown = sorted(other_names - set(train.class_names))
     if unknown:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,25 +26,43 @@ def is_image_name(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
+def is_folder(path: Path | os.DirEntry[str]) -> bool:
+    """Whether this is a folder, or a link to one.
+
+    Raises:
+        ValueError: for a symbolic link that leads back to itself.
+    """
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ValueError(f"{os.fspath(path)} is a symbolic link that leads back to itself: remove it") from error
+        return False
+
+
 def class_folders(root: Path) -> list[Path]:
     """The folders in `root`, sorted by name, hidden ones left out."""
-    return sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(entry for entry in root.iterdir() if is_folder(entry) and not entry.name.startswith("."))
 
 
-def images_below(folder: Path) -> list[Path]:
+def images_below(folder: Path, *parents: Path) -> list[Path]:
     """All image files in `folder` and the folders in it, in a fixed order.
+
+    Args:
+        folder: the folder.
+        *parents: folders that contain it, to which no symbolic link may lead back either.
 
     Raises:
         ValueError: if symbolic links lead around in a circle.
     """
-    return list(_walk(folder, ancestors=(os.path.realpath(folder),)))
+    return list(_walk(folder, ancestors=tuple(os.path.realpath(path) for path in (*parents, folder))))
 
 
 def _walk(folder: Path, ancestors: tuple[str, ...]) -> Iterator[Path]:
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
+        if is_folder(entry):
             real = os.path.realpath(entry.path)
             if real in ancestors:
                 raise ValueError(f"{entry.path} is a symbolic link back to {real}, which contains it: remove it")
@@ -54,33 +74,28 @@ def _walk(folder: Path, ancestors: tuple[str, ...]) -> Iterator[Path]:
 def read_class_folders(root: Path, class_names: list[str] | None = None) -> ImageSet:
     """A folder with one folder a class; the classes are numbered in the order of their names.
 
-    Class folders without an image are named in a warning and are no class.
+    Class folders without an image are named in a warning and are no class. Images beside the class folders come last,
+    unlabelled.
 
     Args:
         root: the folder.
         class_names: number the classes in this order instead, each of these a class even if without a folder.
 
     Raises:
-        ValueError: if no class folder has an image, or a folder is none of `class_names`.
+        ValueError: if a folder with images is none of `class_names`.
     """
-    found = {folder.name: images_below(folder) for folder in class_folders(root)}
+    found = {folder.name: images_below(folder, root) for folder in class_folders(root)}
     empty = [name for name, paths in found.items() if not paths]
     if empty:
         logger.warning("%s: no image in the class folder%s %s", root, "s" * (len(empty) > 1), listing(empty))
-    loose = sum(is_image_name(entry.name) for entry in os.scandir(root) if entry.is_file())
-    if not any(found.values()):
-        hint = f"; its {loose} images lie in no class folder" if loose else ""
-        raise ValueError(f"{root} has no class folders with images{hint}")
-    if loose:
-        logger.warning("%s: %d images lie in no class folder and are left out", root, loose)
     names = [name for name in found if name not in empty] if class_names is None else class_names
     unknown = sorted(set(found) - set(empty) - set(names))
     if unknown:
         raise ValueError(f"{root}: {listing(unknown)} is none of the {len(names)} classes")
-    number = {name: label for label, name in enumerate(names)}
-    paths = [path for name in names for path in found.get(name, [])]
-    labels = [number[name] for name in names for _ in found.get(name, [])]
-    return ImageSet.from_files(paths, labels, names)
+    labelled = [(path, label) for label, name in enumerate(names) for path in found.get(name, [])]
+    loose = [root / name for name in _images_in(root)]
+    paths = [path for path, _ in labelled] + loose
+    return ImageSet.from_files(paths, [label for _, label in labelled] + [UNLABELLED] * len(loose), names)
 
 
 def read_flat_folder(root: Path) -> ImageSet:
@@ -90,7 +105,9 @@ def read_flat_folder(root: Path) -> ImageSet:
 
 
 def has_class_folders(root: Path) -> bool:
-    """Whether `root` is laid out as folders of classes rather than as a plain heap of images."""
-    return bool(class_folders(root)) and not any(
-        is_image_name(entry.name) for entry in os.scandir(root) if entry.is_file()
-    )
+    """Whether some folder in `root` has an image: else `root` is a plain heap of images."""
+    return any(images_below(folder, root) for folder in class_folders(root))
+
+
+def _images_in(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in os.scandir(folder) if is_image_name(entry.name) and not is_folder(entry))

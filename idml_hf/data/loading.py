@@ -16,7 +16,7 @@ from .counts import check_counts
 from .image_set import ImageSet, concatenate
 from .messages import listing
 from .sources import Source, open_source
-from .splits import hold_out_classes, split_by_class
+from .splits import hold_out_classes, labelled_only, split_by_class
 
 logger = logging.getLogger("idml_hf.data")
 
@@ -191,7 +191,8 @@ def retrieval_splits(source: Source) -> tuple[ImageSet, ImageSet | None, ImageSe
     Where the source has no splits, or its registry entry says so, classes are split by rule; else its splits are used
     as they are, with a warning if they share classes.
     """
-    spec, splits = source.spec, source.splits
+    spec = source.spec
+    splits = {split: labelled_only(images, source.name) for split, images in source.splits.items()}
     if "all" in splits or (spec is not None and (spec.num_train_classes or spec.task == "classification")):
         train, test = split_by_class(_join(splits), spec.num_train_classes if spec else None)
         return train, None, test

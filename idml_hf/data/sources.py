@@ -65,9 +65,7 @@ def open_source(
     if path.is_dir():
         return Source(name, _folder(path, columns))
     if path.is_file():
-        raise ValueError(
-            f"{name} is a file: give a folder of images, or one with train.parquet and test.parquet{_extract(path)}"
-        )
+        raise ValueError(f"{name} is a file: give a folder{_extract(path)}")
     if HUB_ID.fullmatch(name) and not Path(name).parent.is_dir():
         return Source(name, _hub(name, revision, columns))
     raise _not_found(name)

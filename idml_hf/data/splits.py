@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 
-from .image_set import ImageSet
+from .image_set import UNLABELLED, ImageSet
+
+logger = logging.getLogger("idml_hf.data")
+
+
+def labelled_only(images: ImageSet, name: str) -> ImageSet:
+    """`images` without the unlabelled ones, with a warning that says how many of data set `name` these are."""
+    unlabelled = int((images.labels == UNLABELLED).sum())
+    if not unlabelled or not images.num_classes:
+        return images
+    logger.warning("%s: %d images have no class and are left out", name, unlabelled)
+    return images.select(images.labels != UNLABELLED)
 
 
 def split_by_class(images: ImageSet, num_train_classes: int | None = None) -> tuple[ImageSet, ImageSet]:
@@ -15,7 +28,7 @@ def split_by_class(images: ImageSet, num_train_classes: int | None = None) -> tu
         num_train_classes: default: half of the classes, rounded down.
 
     Returns:
-        train and test, each with its classes numbered from 0.
+        train and test, each with its classes numbered from 0; unlabelled images are in neither.
 
     Raises:
         ValueError: if a side would be without a class.
@@ -27,7 +40,8 @@ def split_by_class(images: ImageSet, num_train_classes: int | None = None) -> tu
         raise ValueError(
             f"{images.num_classes} classes cannot be split into {first} for training and the rest for test"
         )
-    return images.select(images.labels < first).renumbered(), images.select(images.labels >= first).renumbered()
+    train = (images.labels >= 0) & (images.labels < first)
+    return images.select(train).renumbered(), images.select(images.labels >= first).renumbered()
 
 
 def hold_out_classes(train: ImageSet, fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:

@@ -1,0 +1,284 @@
+"""The model card: a README written from what the run recorded, with results that the Hub can read."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from huggingface_hub import CardData, EvalResult, ModelCard, ModelCardData
+
+from ..data.registry import DATASETS
+from ..evaluation.report import metric_tables
+from . import markdown
+from .data_licences import data_licence
+from .record import BASELINE_FILE, PICTURES, RunRecord
+
+CARD_FILE = "README.md"
+GENERATED = (
+    "<!-- Written by idml_hf from what the run recorded; it is written anew when the model is pushed. "
+    "To keep changes of your own, remove this comment. -->"
+)
+
+_METRIC_NAMES = {
+    "recall_at_1": "Recall@1",
+    "recall_at_2": "Recall@2",
+    "recall_at_4": "Recall@4",
+    "recall_at_8": "Recall@8",
+    "r_precision": "R-Precision",
+    "map_at_r": "MAP@R",
+    "mrr": "MRR",
+    "nmi": "NMI",
+    "r_auroc": "R-AUROC of the uncertainty",
+    "aurc": "AURC of the uncertainty",
+    "top1": "Top-1 accuracy",
+    "top5": "Top-5 accuracy",
+    "ece": "ECE",
+    "nll": "NLL",
+}
+_COLUMNS = {
+    "recall_at_1": "R@1",
+    "recall_at_2": "R@2",
+    "recall_at_4": "R@4",
+    "recall_at_8": "R@8",
+    "r_precision": "RP",
+    "map_at_r": "MAP@R",
+    "mrr": "MRR",
+    "nmi": "NMI",
+    "top1": "top-1",
+    "top5": "top-5",
+    "ece": "ECE",
+    "nll": "NLL",
+}
+_SMALLER_REFERENCES = {"untrained_": "the trunk before training", "pixels_": "raw pixels"}
+_MODEL_SETTINGS = (
+    "backbone",
+    "pool",
+    "image_size",
+    "embedding_dim",
+    "uncertainty_dim",
+    "uncertainty_activation",
+    "uncertainty_level",
+    "form",
+    "tau",
+)
+
+
+def write_model_card(
+    folder: str | Path,
+    repo_id: str | None = None,
+    *,
+    baseline: str | Path | None = None,
+    remote_code: bool = False,
+) -> Path:
+    """Write `README.md`, the model card, into the folder of a run.
+
+    It says only what the folder holds: `config.json`, `metrics.json`, `run.json` and the pictures named in
+    `idml_hf.hub.record.PICTURES`. What is missing is left out of the card. A card without the comment that marks it as
+    written by this function belongs to its author, and is left alone.
+
+    Args:
+        folder: what `idml-hf train` or `demo` wrote.
+        repo_id: Hub id that the usage code loads; None: the folder itself.
+        baseline: folder of the run with the plain loss (form `none`) and otherwise the same settings. Its metrics are
+            kept in the folder, for later cards, and stand beside those of the model.
+        remote_code: whether the repository carries the model's code, so that idml_hf need not be installed.
+
+    Returns:
+        The path of the card.
+
+    Raises:
+        FileNotFoundError: if there is no model in the folder, or no metrics in that of the baseline.
+        ValueError: naming a file that cannot be read.
+    """
+    folder = Path(folder)
+    if baseline is not None:
+        _keep_baseline(Path(baseline), folder)
+    card = folder / CARD_FILE
+    record = RunRecord.read(folder)
+    if is_generated(card) or not card.exists():
+        name = (repo_id or folder.resolve().name).rsplit("/", 1)[-1]
+        text = render_card(record, str(folder) if repo_id is None else repo_id, name, remote_code=remote_code)
+        card.write_text(text, encoding="utf-8")
+    return card
+
+
+def is_generated(card: Path) -> bool:
+    """Whether a card was written by `write_model_card`, and may be written anew."""
+    return card.is_file() and GENERATED in card.read_text(encoding="utf-8")
+
+
+def render_card(record: RunRecord, location: str, name: str, *, remote_code: bool = False) -> str:
+    """The card as text.
+
+    Args:
+        record: what is known of the model.
+        location: Hub id or folder that the usage code loads.
+        name: what the card calls the model.
+        remote_code: as for `write_model_card`.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("idml_hf.hub", "."),
+        autoescape=False,  # Markdown is no HTML: what comes from elsewhere goes through these filters
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"plain": markdown.plain, "code": markdown.code, "string": json.dumps}
+    licence = data_licence(record.dataset)
+    spec = DATASETS.get(record.dataset or "")
+    body = environment.get_template("model_card.md.jinja").render(
+        name=name,
+        location=location,
+        record=record,
+        config=record.config,
+        metrics=record.metrics,
+        data_title=spec.title if spec else None,
+        licence=licence,
+        base_model=base_model(record),
+        results=_results(record),
+        plain_results=_results(record, "plain_"),
+        measured=[
+            (entry.title, entry.note, markdown.table(entry.head, entry.rows))
+            for entry in metric_tables({"protocol": "", **record.metrics})
+            if entry.title != "Retrieval"
+        ],
+        advice=_advice(record),
+        settings=_settings(record),
+        pictures={picture: PICTURES[picture] for picture in record.pictures},
+        remote_code=remote_code,
+    )
+    return f"---\n{card_data(record, name).to_yaml()}\n---\n{GENERATED}\n\n{body.strip()}\n"
+
+
+def card_data(record: RunRecord, name: str) -> ModelCardData:
+    """The card's metadata: what the Hub's search and its result tables read."""
+    task = "image-classification" if record.is_classifier else "image-feature-extraction"
+    spec = DATASETS.get(record.dataset or "")
+    results = [
+        EvalResult(
+            task_type=task,
+            task_name="Image Classification" if record.is_classifier else "Image Retrieval",
+            dataset_type=(spec.hub_id if spec else None) or record.dataset or "unknown",
+            dataset_name=spec.title if spec else record.dataset or "unknown",
+            dataset_split="test",
+            dataset_revision=spec.revision if spec else None,
+            dataset_args={"protocol": record.metrics["protocol"]} if "protocol" in record.metrics else None,
+            metric_type=key,
+            metric_name=title,
+            metric_value=record.metrics[key],
+        )
+        for key, title in _METRIC_NAMES.items()
+        if _is_number(record.metrics.get(key))
+    ]
+    return ModelCardData(
+        library_name="transformers",
+        pipeline_tag=task,
+        license=data_licence(record.dataset).model_licence,
+        base_model=base_model(record),
+        datasets=[spec.hub_id] if spec and spec.hub_id else None,
+        metrics=[result.metric_type for result in results] or None,
+        tags=["timm", "metric-learning", "image-retrieval", "uncertainty", "idml"],
+        model_name=name,
+        eval_results=results or None,
+    )
+
+
+def base_model(record: RunRecord) -> str | None:
+    """Hub id of the weights that training started from, if they have one."""
+    started = record.settings.get("model")
+    if started is not None:
+        return started if started.count("/") == 1 else None
+    weights = str(record.metrics.get("trunk_weights", "random"))
+    name = record.config.get("backbone", "") if weights == "pretrained" else weights.rsplit(".", 1)[0]
+    import timm
+
+    try:
+        known = timm.get_pretrained_cfg(name)
+    except RuntimeError:
+        return None
+    return getattr(known, "hf_hub_id", None)
+
+
+def _keep_baseline(baseline: Path, folder: Path) -> None:
+    path = baseline / "metrics.json" if baseline.is_dir() else baseline
+    if not path.is_file():
+        raise FileNotFoundError(f"There are no metrics of a baseline at {path}")
+    (folder / BASELINE_FILE).write_bytes(path.read_bytes())
+
+
+def _results(record: RunRecord, prefix: str = "") -> str | None:
+    """The model's results, and below them those of whatever it can be compared with."""
+    columns = [key for key in _COLUMNS if f"{prefix}{key}" in record.metrics]
+    if not columns:
+        return None
+    lines = {"**this model**": [record.metrics.get(f"{prefix}{key}") for key in columns]}
+    if record.baseline:
+        lines["plain loss, otherwise the same"] = [record.baseline.get(f"{prefix}{key}") for key in columns]
+    if not prefix:
+        for other, title in _SMALLER_REFERENCES.items():
+            if f"{other}recall_at_1" in record.metrics:
+                lines[title] = [record.metrics.get(f"{other}{key}") for key in columns]
+    rows = [[title, *map(_cell, values)] for title, values in lines.items()]
+    return markdown.table(["", *(_COLUMNS[key] for key in columns)], rows)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4f}" if _is_number(value) else ""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _advice(record: RunRecord) -> str | None:
+    """Whether the uncertainty is worth sorting by, as measured."""
+    metrics = record.metrics
+    if metrics.get("uncertainty_is_constant"):
+        return (
+            "The uncertainty of this model is the same for all images, so it says nothing. Use the similarity of the "
+            "best match instead."
+        )
+    own: Any = metrics.get("r_auroc")
+    names = {
+        "max_similarity": "the similarity of the best match",
+        "margin": "the lead of the best match over the best one of another class",
+        "norm": "the norm of the embedding",
+    }
+    free = {name: metrics[f"auroc_{key}"] for key, name in names.items() if _is_number(metrics.get(f"auroc_{key}"))}
+    if not _is_number(own) or not free:
+        return None
+    best = max(free, key=free.__getitem__)
+    if own > free[best]:
+        return (
+            f"On the test data the uncertainty foretells a wrong match better (AUROC {own:.3f}) than {best} does, "
+            f"which costs nothing (AUROC {free[best]:.3f})."
+        )
+    return (
+        f"On the test data {best}, which costs nothing, foretells a wrong match better (AUROC {free[best]:.3f}) than "
+        f"the uncertainty does (AUROC {own:.3f}; 0.5 is chance). To decide which matches to trust, prefer it."
+    )
+
+
+def _settings(record: RunRecord) -> str | None:
+    model = {key: record.config[key] for key in _MODEL_SETTINGS if record.config.get(key) is not None}
+    run = {key: value for key, value in record.settings.items() if value not in (None, {}, "") and key not in model}
+    rows = [[markdown.code(key), markdown.code(value)] for key, value in (model | run).items()]
+    return markdown.table(["setting", "value"], rows, numbers=False) if rows else None
+
+
+def validate_card(text: str) -> CardData:
+    """Read a card's metadata as the Hub does.
+
+    Raises:
+        ValueError: if there is none, or it cannot be read.
+    """
+    try:
+        return ModelCard(text).data
+    except Exception as error:
+        raise ValueError(f"The model card's metadata cannot be read: {' '.join(str(error).split())}") from error
+
+
+__all__ = ["base_model", "card_data", "is_generated", "render_card", "validate_card", "write_model_card"]

@@ -119,7 +119,7 @@ def introspective_similarity(
         if u_b is not None:
             raise ValueError('form "released" compares with proxies, which have no uncertainty: u_b must be None')
         doubt = 0.0 if u_a is None else at_least_float32(u_a).square().sum(1, keepdim=True)
-        apart = _SquaredNorm.apply(directions, at_least_float32(s_b), -1)
+        apart = _SquaredNorm.apply(directions, at_least_float32(s_b))
         return _discount(directions @ others.mT, doubt + 4.0, tau * apart)
 
 
@@ -174,7 +174,7 @@ def introspective_logits(
         classes = at_least_float32(weight)
         if bias is not None:
             classes = classes + at_least_float32(bias).unsqueeze(1)
-        apart = _SquaredNorm.apply(at_least_float32(features), classes, -1)
+        apart = _SquaredNorm.apply(at_least_float32(features), classes)
         if form == "released_classification":
             return _discount(logits, at_least_float32(uncertainty_embeds).square().sum(1, keepdim=True), tau * apart)
         doubt = torch.linalg.vector_norm(at_least_float32(uncertainty_embeds), dim=1, keepdim=True)
@@ -194,20 +194,18 @@ def square_root(x: Tensor) -> Tensor:
 def squared_distance(s_a: Tensor, u_a: Tensor | None, s_b: Tensor, u_b: Tensor | None, tau: float) -> Tensor:
     """The square of `introspective_distance`, unchecked, for callers that have turned autocast off.
 
-    A set compared with itself should be passed as the same tensor twice: it costs one matrix product less.
+    A set compared with itself should be passed as the same tensors twice: it costs half the products of the backward.
     """
-    alpha2 = _SquaredNorm.apply(at_least_float32(s_a), None if s_b is s_a else at_least_float32(s_b), -1)
-    if u_a is None and u_b is None:
-        return alpha2
+    if u_a is None and u_b is not None:
+        return squared_distance(s_b, u_b, s_a, None, tau).mT
+    with_itself = s_b is s_a and u_b is u_a
+    x, y = at_least_float32(s_a), None if with_itself else at_least_float32(s_b)
+    if u_a is None:
+        return _SquaredNorm.apply(x, y)
     # D^2 = alpha^2 exp(-sqrt(b) / alpha) with b = (2 beta / tau)^2: scaling u is cheaper than scaling the matrix.
-    v_a, v_b = (None if u is None else at_least_float32(u) * (2.0 / tau) for u in (u_a, u_b))
-    if v_a is not None and v_b is not None:
-        b = _SquaredNorm.apply(v_a, None if u_b is u_a else v_b, 1)
-    elif v_a is not None:
-        b = v_a.square().sum(1).unsqueeze(1)
-    elif v_b is not None:
-        b = v_b.square().sum(1)
-    return _Introspect.apply(alpha2, b)
+    v_a = at_least_float32(u_a) * (2.0 / tau)
+    v_b = None if with_itself or u_b is None else at_least_float32(u_b) * (2.0 / tau)
+    return _IntrospectiveSquare.apply(x, y, v_a, v_b)
 
 
 def _discount(value: Tensor, doubt: Tensor | float, apart: Tensor) -> Tensor:
@@ -216,58 +214,77 @@ def _discount(value: Tensor, doubt: Tensor | float, apart: Tensor) -> Tensor:
     return value - (1 - value) * torch.expm1(-doubt / apart.clamp_min(1e-12))
 
 
-class _SquaredNorm(torch.autograd.Function):
+def _squared_norms(x: Tensor, y: Tensor | None, sign: int) -> Tensor:
     """``||x_i + sign * y_j||^2``, shape (A, B), from one product, 0 below its resolution; y = None stands for x."""
+    y = x if y is None else y
+    noise = _NOISE * torch.finfo(x.dtype).eps
+    # Unit vectors have one resolution; uncertainties may have any norm, so theirs is taken off their own squares.
+    keep = 1.0 if sign < 0 else 1.0 - noise
+    x2, y2 = (z.square().sum(1, keepdim=True).mul_(keep) for z in (x, y))
+    left = torch.cat((x, x2, torch.ones_like(x2)), 1)
+    right = torch.cat((y * (2.0 * sign), torch.ones_like(y2), y2), 1)
+    return threshold(left @ right.mT, noise if sign < 0 else 0.0, 0.0, inplace=True)
+
+
+def _squared_norms_backward(
+    grad: Tensor, x: Tensor, y: Tensor | None, sign: int, scale: float = 1.0
+) -> tuple[Tensor, Tensor | None]:
+    """Gradients in x and y for the gradient ``scale * grad``."""
+
+    # The rows' own terms make x_i = y_j cancel here, before the slope of a normalisation divides by anything.
+    def one(weight: Tensor, own: Tensor, other: Tensor) -> Tensor:
+        return torch.addmm(weight.sum(1, keepdim=True) * own, weight, other, alpha=sign).mul_(2.0 * scale)
+
+    if y is None:
+        return one(grad.mT.contiguous().add_(grad), x, x), None
+    return one(grad, x, y), one(grad.mT, y, x)
+
+
+class _SquaredNorm(torch.autograd.Function):
+    """``||x_i - y_j||^2``, shape (A, B); y = None stands for x."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor | None, sign: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, y: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, y)
-        ctx.sign = sign
-        y = x if y is None else y
-        noise = _NOISE * torch.finfo(x.dtype).eps
-        # Unit vectors have one resolution; uncertainties may have any norm, so theirs is taken off their own squares.
-        keep = 1.0 if sign < 0 else 1.0 - noise
-        x2, y2 = (t.square().sum(1, keepdim=True).mul_(keep) for t in (x, y))
-        left = torch.cat((x, x2, torch.ones_like(x2)), 1)
-        right = torch.cat((y * (2.0 * sign), torch.ones_like(y2), y2), 1)
-        return threshold(left @ right.mT, noise if sign < 0 else 0.0, 0.0, inplace=True)
+        return _squared_norms(x, y, -1)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
         x, y = ctx.saved_tensors
-        sign = ctx.sign
-        # The rows' own terms make x_i = y_j cancel here, before the slope of a normalisation divides by anything.
-        with torch.autocast(x.device.type, enabled=False):
-            if y is None:
-                both = grad + grad.mT
-                return 2.0 * torch.addmm(both.sum(1, keepdim=True) * x, both, x, alpha=sign), None, None
-            grad_x = grad_y = None
-            if ctx.needs_input_grad[0]:
-                grad_x = 2.0 * torch.addmm(grad.sum(1, keepdim=True) * x, grad, y, alpha=sign)
-            if ctx.needs_input_grad[1]:
-                grad_y = 2.0 * torch.addmm(grad.sum(0).unsqueeze(1) * y, grad.mT, x, alpha=sign)
-        return grad_x, grad_y, None
+        with torch.autocast(grad.device.type, enabled=False):
+            return _squared_norms_backward(grad, x, y, -1)
 
 
-class _Introspect(torch.autograd.Function):
-    """``q * exp(-sqrt(b / q))``, shape of q (A, B), b of a shape that broadcasts to it."""
+class _IntrospectiveSquare(torch.autograd.Function):
+    """``q * exp(-sqrt(b / q))``, shape (A, B), with ``q = ||s_i - s_j||^2`` and ``b = ||v_i + v_j||^2``.
+
+    s_b = None compares a set with itself; with s_b, v_b = None stands for 0.
+    """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, b: Tensor) -> Tensor:
-        r = torch.div(b, q + _TINY).sqrt_()
-        factor = torch.neg(r).exp_()
-        ctx.save_for_backward(r, factor)
-        ctx.b_shape = b.shape
-        return q * factor
+    def forward(ctx: Any, s_a: Tensor, s_b: Tensor | None, v_a: Tensor, v_b: Tensor | None) -> Tensor:
+        q = _squared_norms(s_a, s_b, -1).add_(_TINY)
+        if s_b is None or v_b is not None:
+            exponent = _squared_norms(v_a, v_b, 1).div_(q).sqrt_().neg_()
+        else:
+            exponent = v_a.square().sum(1, keepdim=True).div(q).sqrt_().neg_()
+        factor = exponent.exp()
+        ctx.save_for_backward(s_a, s_b, v_a, v_b, exponent, factor)
+        return q.sub_(_TINY).mul_(factor)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        r, factor = ctx.saved_tensors
-        grad = grad * factor
-        grad_q = torch.addcmul(grad, grad, r, value=0.5)
-        # The slope in b is infinite at b = 0, where the slope in u_i + u_j, which multiplies it, is 0.
-        grad_b = grad.div_(r).masked_fill_(r == 0, 0.0)
-        return grad_q, grad_b.sum_to_size(ctx.b_shape).mul(-0.5)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        s_a, s_b, v_a, v_b, exponent, factor = ctx.saved_tensors
+        with torch.autocast(grad.device.type, enabled=False):
+            grad = grad * factor
+            grad_s = _squared_norms_backward(torch.addcmul(grad, grad, exponent, value=-0.5), s_a, s_b, -1)
+            # The slope in b is infinite at b = 0, where the slope of b in v_i + v_j, which multiplies it, is 0.
+            grad = grad.div_(exponent).masked_fill_(exponent == 0, 0.0)
+            if s_b is None or v_b is not None:
+                grad_v = _squared_norms_backward(grad, v_a, v_b, 1, scale=0.5)
+            else:
+                grad_v = grad.sum(1, keepdim=True) * v_a, None
+        return grad_s[0], grad_s[1], grad_v[0], grad_v[1]
 
 
 class _Sqrt(torch.autograd.Function):
@@ -280,7 +297,7 @@ class _Sqrt(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (root,) = ctx.saved_tensors
-        return (grad / (2.0 * root)).masked_fill_(root == 0, 0.0)
+        return (grad / root).mul_(0.5).masked_fill_(root == 0, 0.0)
 
 
 def _check(s_a: Tensor, u_a: Tensor | None, s_b: Tensor, u_b: Tensor | None, tau: float) -> None:

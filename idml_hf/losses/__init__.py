@@ -12,14 +12,22 @@ from typing import Any
 
 from .base import MetricLoss
 from .contrastive import ContrastiveLoss
+from .fast_ap import FastAPLoss
+from .margin_dw import MarginLoss
 from .multi_similarity import MultiSimilarityLoss
 from .pair import PairLoss, Pairs
 from .proxy import ProxyLoss
 from .proxy_anchor import ProxyAnchorLoss
+from .proxy_nca import ProxyNCALoss
+from .triplet_semihard import TripletSemihardLoss
 
 LOSSES: dict[str, type[MetricLoss]] = {
     "contrastive": ContrastiveLoss,
+    "triplet_semihard": TripletSemihardLoss,
+    "margin_dw": MarginLoss,
     "multi_similarity": MultiSimilarityLoss,
+    "fast_ap": FastAPLoss,
+    "proxy_nca": ProxyNCALoss,
     "proxy_anchor": ProxyAnchorLoss,
 }
 """Loss classes by name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -115,14 +115,25 @@ class MetricLoss(nn.Module):
         return ", ".join(f"{name}={getattr(self, name)}" for name in names if not name.startswith("_"))
 
 
-def mean_where(values: Tensor, chosen: Tensor) -> Tensor:
-    """Mean of the chosen values; 0, with gradients of 0, where none is."""
-    return torch.where(chosen, values, 0.0).sum() / chosen.sum().clamp_min(1)
-
-
 def log_one_plus_sum_exp(x: Tensor, chosen: Tensor, dim: int) -> Tensor:
     """``log(1 + sum exp(x))`` over the chosen entries of a dimension, safe from overflow; 0 where none is chosen."""
-    # The filling is finite, since the gradient of logsumexp over nothing but -inf is not a number.
-    lowest = torch.finfo(x.dtype).min
-    total = torch.where(chosen, x, lowest).logsumexp(dim)
-    return torch.logaddexp(total, torch.zeros_like(total))
+    return _LogOnePlusSumExp.apply(x, chosen, dim)
+
+
+class _LogOnePlusSumExp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, chosen: Tensor, dim: int) -> Tensor:
+        # What is not chosen becomes 0 and not -inf: exponentials that underflow take ten times as long on a CPU.
+        keep = chosen.to(x.dtype)
+        x = x * keep
+        largest = x.amax(dim, keepdim=True).clamp_min_(0)
+        terms = x.sub_(largest).exp_().mul_(keep)
+        others = terms.sum(dim, keepdim=True) + torch.expm1(-largest)
+        ctx.save_for_backward(terms, others)
+        ctx.dim = dim
+        return (largest + torch.log1p(others)).squeeze(dim)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        terms, others = ctx.saved_tensors
+        return terms * (grad.unsqueeze(ctx.dim) / (1 + others)), None, None

@@ -6,7 +6,6 @@ from typing import Any
 
 from torch import Tensor
 
-from .base import mean_where
 from .pair import PairLoss, Pairs
 
 
@@ -53,4 +52,8 @@ class ContrastiveLoss(PairLoss):
     def matrix_loss(self, matrix: Tensor, pairs: Pairs) -> Tensor:
         too_far = pairs.positive & (matrix > self.pos_margin)
         too_near = pairs.negative & (matrix < self.neg_margin)
-        return mean_where(matrix - self.pos_margin, too_far) + mean_where(self.neg_margin - matrix, too_near)
+        # On these pairs the loss is linear: each distance counts for its share of the mean it is in.
+        far, near = (chosen.count_nonzero().to(matrix.dtype) for chosen in (too_far, too_near))
+        weight = too_far.to(matrix.dtype).div_(far.clamp_min(1))
+        weight -= too_near.to(matrix.dtype).div_(near.clamp_min(1))
+        return (matrix * weight).sum() - self.pos_margin * (far > 0) + self.neg_margin * (near > 0)

@@ -1,0 +1,48 @@
+"""The ProxyNCA loss."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from .proxy import ProxyLoss
+
+
+class ProxyNCALoss(ProxyLoss):
+    """ProxyNCA loss: each image is classified by its squared distance to the proxies.
+
+        L = mean_i -log( exp(-scale * D_iy^2) / sum_c exp(-scale * D_ic^2) ),  y the class of i
+
+    The sum runs over all proxies, that of y included, as in pytorch-metric-learning; the loss is never negative.
+
+    Args:
+        scale: inverse temperature (32, as in Proxy-Anchor's and IDML's code).
+
+    References:
+        Movshovitz-Attias et al., "No Fuss Distance Metric Learning using Proxies", ICCV 2017.
+
+    Example:
+        >>> import torch
+        >>> loss = ProxyNCALoss(num_classes=2, embedding_dim=2, form="none", scale=1.0)
+        >>> loss.load_state_dict({"proxies": torch.tensor([[1.0, 0.0], [0.0, 2.0]])})
+        <All keys matched successfully>
+        >>> loss(torch.tensor([[0.8, 0.6]]), None, torch.tensor([0])).item()     # log(1 + exp(0.4 - 0.8))
+        0.5130...
+    """
+
+    measure = "squared_distance"
+
+    def __init__(
+        self,
+        num_classes: int | None,
+        embedding_dim: int,
+        form: str = "ratio",
+        tau: float = 5.0,
+        *,
+        scale: float = 32.0,
+    ) -> None:
+        super().__init__(num_classes, embedding_dim, form, tau)
+        self.scale = scale
+
+    def matrix_loss(self, matrix: Tensor, labels: Tensor) -> Tensor:
+        return cross_entropy(-self.scale * matrix, labels)

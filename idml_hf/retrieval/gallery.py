@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ..data import ImageSet
+from .embed import Embeddings
+from .storage import IndexFileError
 from .thumbnails import Thumbnails
 
 
@@ -81,6 +84,54 @@ class Gallery:
             paths,
             thumbnails,
         )
+
+    @classmethod
+    def of_images(
+        cls, images: ImageSet | Sequence[Any], embeddings: Embeddings, thumbnail_size: int | None, first_id: int = 0
+    ) -> Gallery:
+        """The gallery of images and their embeddings; `thumbnail_size` None keeps no small copies."""
+        columns: dict[str, Any] = {}
+        if isinstance(images, ImageSet):
+            columns = {"labels": images.labels, "class_names": images.class_names, "paths": images.ids}
+        return cls.create(
+            embeddings.semantic,
+            embeddings.uncertainty_embeds,
+            **columns,
+            thumbnails=None if thumbnail_size is None else Thumbnails.of(images, thumbnail_size),
+            first_id=first_id,
+        )
+
+    @classmethod
+    def restore(cls, arrays: dict[str, np.ndarray], items: pa.Table, class_names: Sequence[str]) -> Gallery:
+        """The gallery of `arrays()` and `table()`.
+
+        Raises:
+            IndexFileError: if they contradict each other.
+        """
+        items = items.combine_chunks()
+        thumbnails = None
+        if "thumbnails" in arrays:
+            thumbnails = Thumbnails(arrays["thumbnails"], arrays["thumbnail_offsets"])
+        paths = pa.concat_arrays(items["path"].chunks or [pa.array([], pa.string())])
+        labels = items["label"].to_numpy()
+        lengths = {len(arrays["semantic"]), len(arrays["uncertainty"]), len(items)}
+        if len(lengths | ({len(thumbnails)} if thumbnails else set())) > 1:
+            raise IndexFileError(f"the columns of the index have different lengths: {sorted(lengths)}")
+        if class_names and len(labels) and labels.max() >= len(class_names):
+            raise IndexFileError(f"the index has label {labels.max()}, but {len(class_names)} class names")
+        ids = items["id"].to_numpy()
+        return cls(arrays["semantic"], arrays["uncertainty"], ids, labels, tuple(class_names), paths, thumbnails)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The columns worth mapping from files."""
+        arrays = {"semantic": self.semantic, "uncertainty": self.uncertainty_embeds}
+        if self.thumbnails is not None:
+            arrays |= {"thumbnails": self.thumbnails.content, "thumbnail_offsets": self.thumbnails.offsets}
+        return arrays
+
+    def table(self) -> pa.Table:
+        """The columns worth reading at once."""
+        return pa.table({"id": self.ids, "label": self.labels, "path": self.paths})
 
     def __len__(self) -> int:
         return len(self.semantic)

@@ -15,22 +15,21 @@ import torch
 from ..data import ImageSet, load_images
 from ..image_processing_idml import IDMLImageProcessor
 from ..modeling_idml import IDMLModel
+from .duplicates import NearDuplicates, near_duplicates
 from .embed import Embeddings, embed_dataset
+from .engines import Engine, create_engine, restore_engine
 from .gallery import Gallery, finite_rows, unit_rows
 from .model_reference import ModelReference, load_model, processor_of
-from .nearest import nearest
 from .queries import read_queries
+from .ranking import rank
 from .results import SearchResult
 from .storage import StoredIndex, read_index, write_index
 from .thumbnails import THUMBNAIL_SIZE, Thumbnails
-from .topk import top_k
 
 logger = logging.getLogger("idml_hf.retrieval")
 
-METRICS = ("cosine", "introspective")
 
-
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class IDMLIndex:
     """Embedded images, their classes, and the model that embedded them.
 
@@ -57,6 +56,7 @@ class IDMLIndex:
 
     def __post_init__(self) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.engine: Engine | None = None
         self._model: IDMLModel | None = None
         self._next_id = int(self.gallery.ids.max(initial=-1)) + 1
         self._origin: tuple[Path, str] | None = None
@@ -93,9 +93,8 @@ class IDMLIndex:
         images = load_images(dataset) if isinstance(dataset, (str, Path)) else dataset
         processor = processor or processor_of(model)
         embeddings = embed_dataset(model, processor, images, batch_size, device, num_workers, progress)
-        index = cls(
-            _gallery(embeddings, images, thumbnail_size), ModelReference.of(model), model.config.tau, processor
-        )
+        gallery = Gallery.of_images(images, embeddings, thumbnail_size)
+        index = cls(gallery, ModelReference.of(model), model.config.tau, processor)
         if device is not None:
             index.device = torch.device(device)
         index._model = model
@@ -152,6 +151,9 @@ class IDMLIndex:
     def __len__(self) -> int:
         return len(self.gallery)
 
+    def __repr__(self) -> str:
+        return f"IDMLIndex({len(self)} images, {self.gallery.semantic.shape[1]} dimensions, {self.reference.location})"
+
     @property
     def model(self) -> IDMLModel:
         """The model, loaded when first asked for.
@@ -163,6 +165,86 @@ class IDMLIndex:
         if self._model is None:
             self._model = self.reference.load()
         return self._model
+
+    def add(
+        self, dataset: ImageSet | Sequence[Any] | str | Path, *, batch_size: int = 64, progress: bool = True
+    ) -> np.ndarray:
+        """Embed more images and put them at the end; classes are matched by their names.
+
+        Args:
+            dataset: as for `build`.
+            batch_size: images at a time.
+            progress: whether to show a progress bar.
+
+        Returns:
+            int64 (M,), the ids of the new images.
+
+        Raises:
+            FileNotFoundError, ValueError: if images or the model cannot be read, or only one side names its classes.
+        """
+        images = load_images(dataset) if isinstance(dataset, (str, Path)) else dataset
+        size = None if self.gallery.thumbnails is None else THUMBNAIL_SIZE
+        return self._add(Gallery.of_images(images, self.embed(images, batch_size, progress), size, self._next_id))
+
+    def add_embeddings(self, semantic: Any, uncertainty_embeds: Any = None, **columns: Any) -> np.ndarray:
+        """Put embedded images at the end.
+
+        Args:
+            semantic: (M, d).
+            uncertainty_embeds: (M, d_u); None means 0.
+            columns: `labels`, `class_names`, `paths`, `ids` and `thumbnails` as for `from_embeddings`.
+
+        Returns:
+            int64 (M,), the ids of the new images.
+
+        Raises:
+            ValueError: naming the column that does not fit.
+        """
+        if uncertainty_embeds is None:
+            uncertainty_embeds = np.zeros((len(semantic), self.gallery.uncertainty_embeds.shape[1]))
+        return self._add(Gallery.create(semantic, uncertainty_embeds, first_id=self._next_id, **columns))
+
+    def _add(self, new: Gallery) -> np.ndarray:
+        gallery = self.gallery.concatenate(new)
+        self.engine = None if self.engine is None else self.engine.added(gallery.semantic)
+        self.gallery = gallery
+        self._next_id = max(self._next_id, int(new.ids.max(initial=-1)) + 1)
+        return new.ids
+
+    def remove(self, ids: Any) -> None:
+        """Take images out; the others keep their ids, and no new image gets an old one.
+
+        Raises:
+            KeyError: for an id that is not there; nothing is removed then.
+        """
+        kept = np.delete(np.arange(len(self)), self.gallery.positions(ids))
+        gallery = self.gallery.select(kept)
+        self.engine = None if self.engine is None else self.engine.kept(gallery.semantic, kept)
+        self.gallery = gallery
+
+    def use_engine(self, kind: str, **options: int) -> None:
+        """Choose between comparing all images and a faster search that may miss some.
+
+        Args:
+            kind: `"flat"` compares all; `"ivf"` looks into the groups nearest to the query; `"hnsw"` walks a graph.
+            options: `nlist` (groups), `nprobe` (groups looked into) for `"ivf"`; `neighbors`, `ef_construction`,
+                `ef_search` for `"hnsw"`, as faiss has them.
+
+        Raises:
+            ImportError: if faiss is not installed.
+            ValueError: for an unknown kind.
+        """
+        self.engine = create_engine(kind, self.gallery.semantic, **options)
+
+    def near_duplicates(self, threshold: float = 0.98, max_pairs: int = 10_000) -> NearDuplicates:
+        """Pairs of images that look nearly the same to the model.
+
+        Args:
+            threshold: cosine similarity from which on a pair counts, -1 to 1.
+            max_pairs: how many pairs to return at most, the most alike.
+        """
+        positions, scores = near_duplicates(self.gallery.semantic, threshold, max_pairs, self.device)
+        return NearDuplicates(self.gallery.ids[positions], scores)
 
     def search(self, images: Any, k: int = 5, *, metric: str = "cosine", batch_size: int = 64) -> SearchResult:
         """The best matches of images.
@@ -205,7 +287,9 @@ class IDMLIndex:
         """
         gallery = self.gallery
         semantic, uncertainty_embeds = self._check_queries(semantic, uncertainty_embeds)
-        scores, positions = self._rank(semantic, uncertainty_embeds, self._check_k(k), metric)
+        scores, positions = rank(
+            gallery, self.engine, semantic, uncertainty_embeds, self._check_k(k), metric, self.tau, self.device
+        )
         labels = np.where(positions < 0, -1, gallery.labels[positions])
         match_uncertainty = np.linalg.norm(gallery.uncertainty_embeds[positions], axis=2)
         return SearchResult(
@@ -251,25 +335,6 @@ class IDMLIndex:
             logger.warning("the index holds %d images, so there are no %d matches", len(self), k)
         return min(k, len(self))
 
-    def _rank(
-        self, semantic: np.ndarray, uncertainty_embeds: np.ndarray, k: int, metric: str
-    ) -> tuple[np.ndarray, np.ndarray]:
-        if metric == "cosine":
-            return nearest(semantic, self.gallery.semantic, k, self.device)
-        if metric == "introspective":
-            scores, positions = top_k(
-                semantic,
-                self.gallery.semantic,
-                k,
-                metric="introspective",
-                uncertainty=uncertainty_embeds,
-                gallery_uncertainty=self.gallery.uncertainty_embeds,
-                tau=self.tau,
-                device=self.device,
-            )
-            return scores.numpy(), positions.numpy()
-        raise ValueError(f"unknown metric {metric!r}: choose from {', '.join(METRICS)}")
-
     def save(self, folder: str | Path) -> None:
         """Save into a folder, which is made if needed.
 
@@ -281,21 +346,18 @@ class IDMLIndex:
             RuntimeError: if another process is writing there, or has changed the index there since it was loaded.
         """
         folder = Path(folder).absolute()
-        gallery = self.gallery
-        arrays = {"semantic": gallery.semantic, "uncertainty": gallery.uncertainty_embeds}
-        if gallery.thumbnails is not None:
-            arrays |= {"thumbnails": gallery.thumbnails.content, "thumbnail_offsets": gallery.thumbnails.offsets}
-        table = pa.table({"id": gallery.ids, "label": gallery.labels, "path": gallery.paths})
+        arrays = self.gallery.arrays() | ({} if self.engine is None else self.engine.arrays())
         manifest = {
             "images": len(self),
             "next_id": self._next_id,
             "tau": self.tau,
             "model": self.reference.relative_to(folder),
             "processor": None if self.processor is None else self.processor.to_dict(),
-            "class_names": list(gallery.class_names),
+            "engine": None if self.engine is None else self.engine.settings(),
+            "class_names": list(self.gallery.class_names),
         }
         expected = self._origin[1] if self._origin is not None and self._origin[0] == folder else None
-        version = write_index(folder, StoredIndex(manifest, arrays, {"items": table}), expected)
+        version = write_index(folder, StoredIndex(manifest, arrays, {"items": self.gallery.table()}), expected)
         self._origin = (folder, version)
 
     @classmethod
@@ -313,19 +375,8 @@ class IDMLIndex:
         """
         folder = Path(folder).absolute()
         stored = read_index(folder)
-        manifest, arrays, items = stored.manifest, stored.arrays, stored.tables["items"].combine_chunks()
-        thumbnails = None
-        if "thumbnails" in arrays:
-            thumbnails = Thumbnails(arrays["thumbnails"], arrays["thumbnail_offsets"])
-        gallery = Gallery(
-            arrays["semantic"],
-            arrays["uncertainty"],
-            items["id"].to_numpy(),
-            items["label"].to_numpy(),
-            tuple(manifest["class_names"]),
-            pa.concat_arrays(items["path"].chunks or [pa.array([], pa.string())]),
-            thumbnails,
-        )
+        manifest = stored.manifest
+        gallery = Gallery.restore(stored.arrays, stored.tables["items"], manifest["class_names"])
         processor = manifest["processor"]
         index = cls(
             gallery,
@@ -333,23 +384,12 @@ class IDMLIndex:
             manifest["tau"],
             None if processor is None else IDMLImageProcessor.from_dict(processor),
         )
+        index.engine = restore_engine(manifest["engine"], stored.arrays, len(gallery))
         index._next_id = manifest["next_id"]
         index._origin = (folder, stored.version)
         if model is not None:
             index._model = index.reference.check(load_model(model))
         return index
-
-
-def _gallery(embeddings: Embeddings, images: Any, thumbnail_size: int | None) -> Gallery:
-    labelled = isinstance(images, ImageSet)
-    return Gallery.create(
-        embeddings.semantic,
-        embeddings.uncertainty_embeds,
-        labels=images.labels if labelled else None,
-        class_names=images.class_names if labelled else (),
-        paths=images.ids if labelled else None,
-        thumbnails=None if thumbnail_size is None else Thumbnails.of(images, thumbnail_size),
-    )
 
 
 __all__ = ["IDMLIndex"]

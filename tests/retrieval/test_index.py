@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from idml_hf import IDMLIndex, IDMLModel
@@ -68,6 +69,7 @@ def test_saved_and_moved_with_its_model_it_answers_the_same(
 
 def test_another_model_is_refused(index: IDMLIndex, model_folder: Path, tmp_path: Path) -> None:
     index.save(tmp_path / "index")
+    torch.manual_seed(1)
     other = IDMLModel.from_backbone("test_efficientnet", pretrained=False, embedding_dim=16, image_size=48)
     with pytest.raises(ModelMismatchError, match="is not the one that made the index"):
         IDMLIndex.load(tmp_path / "index", model=other)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import datasets
 from datasets.naming import camelcase_to_snakecase
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
 from .csv_metadata import METADATA, read_csv_folder
@@ -92,7 +92,12 @@ def _registered(
         if spec.hub_id is None:
             here = f"; for the folder of that name here, write ./{spec.name}" if Path(spec.name).is_dir() else ""
             raise ValueError(f"{spec.name} needs root (--root): the folder with {spec.layout}{here}")
-        return _hub(spec.hub_id, revision or spec.revision, columns, spec.hub_files)
+        try:
+            return _hub(spec.hub_id, revision or spec.revision, columns, spec.hub_files)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"{error}; if you have it, give root (--root): the folder with {spec.layout}"
+            ) from error
     folder = Path(root).expanduser()
     if not folder.is_dir():
         raise FileNotFoundError(f"{spec.name}: root {folder} does not exist{_siblings(folder)}{_extract(folder)}")
@@ -156,9 +161,18 @@ def _only_split_as_all(tables: dict[str, datasets.Dataset]) -> dict[str, dataset
 def _hub(
     hub_id: str, revision: str | None, columns: Columns, files: Mapping[str, str] | None = None
 ) -> dict[str, ImageSet]:
-    _check_hub(hub_id, revision)
+    tables = _hub_dataset(hub_id, revision) if files is None else _hub_files(hub_id, revision, files)
+    return read_tables(_only_split_as_all(tables), hub_id, **columns)
+
+
+def _hub_dataset(hub_id: str, revision: str | None) -> dict[str, datasets.Dataset]:
+    owner, name = hub_id.split("/")
+    cached = Path(datasets.config.HF_DATASETS_CACHE) / f"{owner}___{camelcase_to_snakecase(name)}"
+    problem = _why_unreachable(hub_id, revision)
+    if problem is not None and not cached.exists():
+        raise _unreachable(hub_id, problem) from problem
     try:
-        loaded = datasets.load_dataset(hub_id, revision=revision, data_files=files)
+        loaded = datasets.load_dataset(hub_id, revision=revision)
     except RuntimeError as error:
         if "script" not in str(error):
             raise
@@ -166,34 +180,54 @@ def _hub(
             f"{hub_id} is read by a script in its repository, which `datasets` refuses to run; "
             "look for a copy in parquet, or point --root or a path at the images"
         ) from error
-    except (datasets.exceptions.DatasetNotFoundError, OSError) as error:
+    except (datasets.exceptions.DatasetNotFoundError, OSError, ValueError) as error:
         raise _unreachable(hub_id, error) from error
     tables = {split: loaded[name] for split, names in SPLIT_NAMES.items() for name in names if name in loaded}
     if not tables:
         raise ValueError(f"{hub_id} has no split train, validation or test; its splits: {', '.join(loaded)}")
-    return read_tables(_only_split_as_all(tables), hub_id, **columns)
+    return tables
 
 
-def _check_hub(hub_id: str, revision: str | None) -> None:
-    """Fail at once where `load_dataset` would try again and again for half a minute."""
+def _hub_files(hub_id: str, revision: str | None, files: Mapping[str, str]) -> dict[str, datasets.Dataset]:
+    problem = _why_unreachable(hub_id, revision)
+    try:
+        folder = snapshot_download(
+            hub_id,
+            repo_type="dataset",
+            revision=revision,
+            allow_patterns=list(files.values()),
+            local_files_only=problem is not None,
+        )
+    except Exception as error:
+        raise _unreachable(hub_id, problem or error) from error
+    found = {split: sorted(Path(folder).glob(pattern)) for split, pattern in files.items()}
+    for split, paths in found.items():
+        if not paths:
+            raise ValueError(f"{hub_id} has no files {files[split]}: another version than the one expected")
+    return {split: read_parquet(paths) for split, paths in found.items()}
+
+
+def _why_unreachable(hub_id: str, revision: str | None) -> Exception | None:
+    """None if the Hub answers, else why not, at once: its client would try again and again for half a minute."""
     try:
         HfApi().dataset_info(hub_id, revision=revision or "main", timeout=10)
-    except RepositoryNotFoundError as error:
-        raise _unreachable(
-            hub_id, "there is no such data set, or it is private or gated: log in by `hf auth login`"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise _unreachable(hub_id, f"it has no revision {revision!r}") from error
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise _unreachable(hub_id, error) from error
     except Exception as error:
-        owner, name = hub_id.split("/")
-        cached = Path(datasets.config.HF_DATASETS_CACHE) / f"{owner}___{camelcase_to_snakecase(name)}"
-        if not cached.exists():
-            raise _unreachable(hub_id, f"the Hub cannot be reached ({error})") from error
+        return error
+    return None
 
 
-def _unreachable(hub_id: str, reason: object) -> FileNotFoundError:
-    first_line = str(reason).splitlines()[0]
-    return FileNotFoundError(f"{hub_id}: no such folder here, and not on the Hub: {first_line}{_suggestion(hub_id)}")
+def _unreachable(hub_id: str, error: Exception) -> FileNotFoundError:
+    if isinstance(error, RevisionNotFoundError):
+        reason = "it has no such revision"
+    elif isinstance(error, RepositoryNotFoundError):
+        reason = "there is no such data set, or it is private or gated (log in by `hf auth login`)"
+    else:
+        reason = " ".join(str(error).split())
+    return FileNotFoundError(
+        f"{hub_id}: no such folder here, and not to be had from the Hub: {reason}{_suggestion(hub_id)}"
+    )
 
 
 def _not_found(name: str) -> Exception:

@@ -28,17 +28,23 @@ def official(tmp_path_factory):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """Let `datasets.load_dataset` read replicas in place of the Hub, and note what it was asked for."""
-    real, asked = datasets.load_dataset, {}
+    """Let replicas stand for the Hub, and note what was asked for."""
+    load, asked = datasets.load_dataset, {}
     ids = {spec.hub_id: name for name, spec in DATASETS.items() if spec.hub_id}
 
-    def load_dataset(hub_id, revision=None, data_files=None):
-        asked.update(hub_id=hub_id, revision=revision, data_files=data_files)
+    def load_dataset(hub_id, revision=None):
+        asked.update(hub_id=hub_id, revision=revision)
         folder = replicas.write_hub(tmp_path / "hub", ids[hub_id])
-        return real(str(folder), data_files=data_files, cache_dir=str(tmp_path / "cache"))
+        return load(str(folder), cache_dir=str(tmp_path / "cache"))
+
+    def snapshot_download(hub_id, repo_type, revision, allow_patterns, local_files_only):
+        asked.update(hub_id=hub_id, revision=revision)
+        assert repo_type == "dataset" and not local_files_only and allow_patterns == ["data/train-*", "data/test-*"]
+        return str(replicas.write_hub(tmp_path / "hub", ids[hub_id]))
 
     monkeypatch.setattr(sources.datasets, "load_dataset", load_dataset)
-    monkeypatch.setattr(sources, "_check_hub", lambda hub_id, revision: None)
+    monkeypatch.setattr(sources, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(sources, "_why_unreachable", lambda hub_id, revision: None)
     return asked
 
 
@@ -64,8 +70,7 @@ def test_retrieval_split_gives_exactly_the_right_classes(name, layout, official,
         assert images.labels.dtype == np.int64
         assert np.bincount(images.labels).tolist() == [2] * len(names)
     if layout == "hub":
-        spec = DATASETS[name]
-        assert hub == {"hub_id": spec.hub_id, "revision": spec.revision, "data_files": spec.hub_files}
+        assert hub == {"hub_id": DATASETS[name].hub_id, "revision": DATASETS[name].revision}
 
 
 def test_official_labels_belong_to_the_images(official, monkeypatch):
@@ -92,7 +97,7 @@ def test_classification_splits(name, layout, official, hub, monkeypatch):
     assert data.train.class_names == data.test.class_names
     assert data.validation is None
     if layout == "hub":
-        assert (hub["hub_id"], hub["revision"]) == (DATASETS[name].hub_id, DATASETS[name].revision)
+        assert hub == {"hub_id": DATASETS[name].hub_id, "revision": DATASETS[name].revision}
 
 
 @pytest.mark.parametrize("version", ["python", "binary"])
@@ -304,7 +309,7 @@ def test_scripted_data_sets_get_a_clear_message(monkeypatch):
         raise RuntimeError("Dataset scripts are no longer supported, but found Stanford-Cars.py")
 
     monkeypatch.setattr(sources.datasets, "load_dataset", load_dataset)
-    monkeypatch.setattr(sources, "_check_hub", lambda hub_id, revision: None)
+    monkeypatch.setattr(sources, "_why_unreachable", lambda hub_id, revision: None)
     with pytest.raises(ValueError, match=r"org/scripted is read by a script .* look for a copy in parquet"):
         load_retrieval_data("org/scripted")
 

@@ -118,7 +118,7 @@ def test_rows_without_class_and_broken_files(tmp_path):
         (
             "someone/birds",
             FileNotFoundError,
-            r"someone/birds: no such folder here, and not on the Hub: the Hub cannot",
+            r"someone/birds: no such folder here, and not to be had from the Hub",
         ),
     ],
 )

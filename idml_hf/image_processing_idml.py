@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import math
 from typing import Any
 
@@ -90,6 +92,9 @@ class IDMLImageProcessor(TorchvisionBackend):
         import timm
         from timm.data import resolve_data_config
 
+        # the package's own architectures, where this file is part of it
+        with contextlib.suppress(ImportError):
+            importlib.import_module("idml_hf.models")
         config = timm.get_pretrained_cfg(backbone, allow_unregistered=False)
         if config is None:
             from .configuration_idml import one_of

@@ -5,6 +5,7 @@ This file imports only its two neighbours, so that it can travel with a checkpoi
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,6 +175,16 @@ class IDMLPreTrainedModel(PreTrainedModel):
         finally:
             for m in models:
                 del m._loading
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:
+        """Push the model with its image processor and a model card; see [`idml_hf.hub.push_model`]."""
+        try:
+            hub = importlib.import_module("idml_hf.hub")
+        except ModuleNotFoundError as error:
+            if error.name != "idml_hf":
+                raise
+            return super().push_to_hub(repo_id, **kwargs)  # this file has travelled without its package
+        return hub.push_model(self, repo_id, **kwargs)
 
     @property
     def trunk(self) -> nn.Module:
@@ -400,6 +411,10 @@ class IDMLForImageClassification(IDMLPreTrainedModel):
 
 
 def _create_trunk(config: IDMLConfig, pretrained: bool = False) -> nn.Module:
+    if not timm.is_model(config.backbone):
+        # the package's own architectures, where this file is part of it
+        with contextlib.suppress(ImportError):
+            importlib.import_module("idml_hf.models")
     if not timm.is_model(config.backbone):
         one_of("timm architecture", config.backbone, timm.list_models() + timm.list_models(pretrained=True))
     try:

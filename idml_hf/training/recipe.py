@@ -9,33 +9,30 @@ from typing import Any
 
 import yaml
 
-def _option(default: Any, help: str, **kwargs: Any) -> Any:
-    if isinstance(default, (dict, list)):
-        return field(default_factory=lambda: default, metadata={"help": help, **kwargs})
-    return field(default=default, metadata={"help": help, **kwargs})
+
+def _option(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
 
 
 @dataclass
-class RetrievalRun:
-    """All that one training run depends on: the keys of a recipe and the flags of `idml-hf train`."""
+class TrainingRun:
+    """What runs of every kind depend on."""
 
     output: str = _option("", "Folder for the model and all results")
-    dataset: str = _option("emoji-mini", "Name, folder, or Hub id of the data set")
+    dataset: str = _option("", "Name, folder, or Hub id of the data set")
     root: str | None = _option(None, "Where a named data set lies on disk")
-    group_column: str | None = _option(None, "Column of groups; matches of the query's class and group do not count")
     skip_bad_images: bool = _option(False, "Go on without the images that cannot be read")
-    validation_fraction: float = _option(0.0, "Share of the training classes held out to select the best epoch")
-    loss: str = _option("proxy_anchor", "Training loss")
-    loss_kwargs: dict[str, Any] = _option({}, "Hyper-parameters of the loss")
-    form: str = _option("ratio", "Form of the metric: ratio, released, or none for the plain loss")
+    validation_fraction: float = _option(0.0, "Share of the training data held out to select the best epoch")
+    form: str = _option("ratio", "Form of the metric; none is the plain one")
     tau: float = _option(5.0, "Temperature of the introspective metric")
     uncertainty_activation: str | None = _option(None, "budget, softplus, relu or l2")
     uncertainty_level: float = _option(1.0, "Mean uncertainty under the budget activation")
     backbone: str = _option("resnet50", "timm architecture of the trunk")
+    backbone_kwargs: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "Further arguments of timm.create_model"}
+    )
     weights: str | None = _option(None, "Local file of trunk weights in timm's naming")
     pretrained: bool | None = _option(None, "Pretrained trunk weights from the Hub; unset: if they can be had")
-    model: str | None = _option(None, "IDML model to fine-tune, instead of a trunk")
-    embedding_dim: int | None = _option(None, "Length of the semantic embedding")
     pool: str | None = _option(None, "avg, max, avg_max or token")
     image_size: int | None = _option(None, "Side of the images in pixels")
     crop_pct: float | None = _option(None, "Share of the resized image that the centre crop of evaluation keeps")
@@ -46,7 +43,6 @@ class RetrievalRun:
     learning_rate: float = _option(6e-4, "Base learning rate")
     weight_decay: float = _option(1e-4, "Weight decay")
     freeze_batch_norm: bool = _option(False, "Keep batch normalisation at its running statistics")
-    mixup: bool = _option(False, "Add the paper's Mixup term to the loss")
     seed: int = _option(0, "Seed of everything random")
     workers: int = _option(0, "Processes that decode images")
     precision: str = _option("fp32", "fp32, bf16 or fp16 autocast")
@@ -54,23 +50,47 @@ class RetrievalRun:
     save_steps: int | None = _option(None, "Steps between checkpoints; unset: one each epoch")
     resume: bool = _option(False, "Go on from the last checkpoint in the output folder")
     overwrite: bool = _option(False, "Replace an earlier run in the output folder")
-    trainer: dict[str, Any] = _option({}, "Further fields of IDMLTrainingArguments")
+    trainer: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "Further fields of the trainer's arguments"}
+    )
 
     def __post_init__(self) -> None:
         if not self.output:
             raise ValueError("A run needs an output folder")
+        if not self.dataset:
+            raise ValueError("A run needs a data set")
         from ..configuration_idml import one_of
 
         one_of("precision", self.precision, ("fp32", "bf16", "fp16"))
+
+
+@dataclass
+class RetrievalRun(TrainingRun):
+    """All that one training run depends on: the keys of a recipe and the flags of `idml-hf train`."""
+
+    dataset: str = _option("emoji-mini", "Name, folder, or Hub id of the data set")
+    group_column: str | None = _option(None, "Column of groups; matches of the query's class and group do not count")
+    loss: str = _option("proxy_anchor", "Training loss")
+    loss_kwargs: dict[str, Any] = field(default_factory=dict, metadata={"help": "Hyper-parameters of the loss"})
+    model: str | None = _option(None, "IDML model to fine-tune, instead of a trunk")
+    embedding_dim: int | None = _option(None, "Length of the semantic embedding")
+    mixup: bool = _option(False, "Add the paper's Mixup term to the loss")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.uncertainty_activation is None:
             self.uncertainty_activation = "l2" if self.form == "released" else "budget"
 
 
-def load_recipe(path: str | Path) -> dict[str, Any]:
-    """Read a recipe: a YAML file with fields of [`RetrievalRun`].
+def load_recipe(*paths: str | Path, settings: type[TrainingRun] = RetrievalRun) -> dict[str, Any]:
+    """Read a recipe: a YAML file with fields of a run; of several, later ones replace the keys of earlier ones.
 
-    The key `base` names one or more other recipes, relative to this one, whose keys come first; later ones replace
-    earlier ones, and mappings are merged. So a recipe is put together from a data set's, a loss's and a form's part.
+    The key `base` names one or more other recipes, relative to this one, whose keys come first; mappings are merged.
+    So a recipe is put together from a data set's, a loss's and a form's part.
+
+    Args:
+        paths: Files.
+        settings: [`RetrievalRun`] or [`ClassificationRun`]: whose fields the keys are.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -84,14 +104,17 @@ def load_recipe(path: str | Path) -> dict[str, Any]:
     """
     from ..configuration_idml import one_of
 
-    settings = _read_recipe(Path(path), ())
-    known = [f.name for f in dataclasses.fields(RetrievalRun)]
-    for key in settings:
-        try:
-            one_of("recipe key", key, known)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
-    return settings
+    known = [f.name for f in dataclasses.fields(settings)]
+    merged: dict[str, Any] = {}
+    for path in paths:
+        recipe = _read_recipe(Path(path), ())
+        for key in recipe:
+            try:
+                one_of("recipe key", key, known)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from None
+        merged = _merge(merged, recipe)
+    return merged
 
 
 def _read_recipe(path: Path, parents: tuple[Path, ...]) -> dict[str, Any]:
@@ -113,9 +136,11 @@ def _read_recipe(path: Path, parents: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _merge(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    both = {k: _merge(first[k], v) if isinstance(v, dict) and isinstance(first.get(k), dict) else v
-            for k, v in second.items()}
+    both = {
+        k: _merge(first[k], v) if isinstance(v, dict) and isinstance(first.get(k), dict) else v
+        for k, v in second.items()
+    }
     return first | both
 
 
-__all__ = ["RetrievalRun", "load_recipe"]
+__all__ = ["RetrievalRun", "TrainingRun", "load_recipe"]

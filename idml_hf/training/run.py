@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import shutil
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import set_seed
-from transformers.utils import logging
 
-from ..configuration_idml import one_of
 from ..data import RetrievalData, TrainImages, load_retrieval_data, training_transform
-from ..evaluation import RetrievalEvaluator
+from ..evaluation.evaluator import RetrievalEvaluator
 from ..image_processing_idml import SMALL_IMAGE, IDMLImageProcessor
 from ..modeling_idml import IDMLModel
 from ..modeling_metric_learning import IDMLForMetricLearning
 from ..retrieval.embed import EvalImages, embed_dataset
 from .arguments import IDMLTrainingArguments
-from .checkpoints import last_complete_checkpoint
 from .recipe import RetrievalRun
+from .run_parts import CHECKPOINTS, build_on_trunk, prepare_output, save_run, training_arguments
 from .trainer import IDMLTrainer
-
-logger = logging.get_logger(__name__)
-
-CHECKPOINTS = "checkpoints"
 
 
 def train_retrieval(run: RetrievalRun, progress: bool = True) -> dict[str, Any]:
@@ -50,7 +41,7 @@ def train_retrieval(run: RetrievalRun, progress: bool = True) -> dict[str, Any]:
     """
     started = time.monotonic()
     output = Path(run.output)
-    checkpoint = _prepare_output(run, output)
+    checkpoint = prepare_output(run)
     data = load_retrieval_data(
         run.dataset,
         root=run.root,
@@ -73,28 +64,13 @@ def train_retrieval(run: RetrievalRun, progress: bool = True) -> dict[str, Any]:
         "seconds": time.monotonic() - started,
     }
     if trainer.is_world_process_zero():
-        save_run(run, model.idml, processor, metrics, trainer.state.log_history, output)
+        save_run(run, model.idml, processor, metrics, trainer.state.log_history)
         shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
     return metrics
 
 
-def _prepare_output(run: RetrievalRun, output: Path) -> Path | None:
-    """The checkpoint to go on from, after making sure that nothing is overwritten unasked."""
-    checkpoint = last_complete_checkpoint(output / CHECKPOINTS)
-    if run.overwrite:
-        shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
-        return None
-    if run.resume:
-        if checkpoint is None:
-            logger.warning(f"There is no checkpoint in {output}; training starts at the beginning")
-        return checkpoint
-    if checkpoint is not None or (output / "metrics.json").exists():
-        raise FileExistsError(f"{output} holds a run already: --resume goes on with it, --overwrite replaces it")
-    return None
-
-
-def build_model(run: RetrievalRun, num_train_classes: int) -> tuple[IDMLForMetricLearning, IDMLImageProcessor, str]:
-    """The model to train, its image processor, and where the trunk's weights come from."""
+def model_config(run: RetrievalRun, num_train_classes: int) -> dict[str, Any]:
+    """The fields of [`IDMLConfig`] that a run sets."""
     config = {
         "loss": run.loss,
         "loss_kwargs": run.loss_kwargs,
@@ -106,23 +82,23 @@ def build_model(run: RetrievalRun, num_train_classes: int) -> tuple[IDMLForMetri
         "num_train_classes": num_train_classes,
     }
     if run.model is not None:
+        return config
+    chosen = {
+        "backbone_kwargs": run.backbone_kwargs or None,
+        "embedding_dim": run.embedding_dim,
+        "pool": run.pool,
+        "image_size": run.image_size,
+    }
+    return config | {k: v for k, v in chosen.items() if v is not None}
+
+
+def build_model(run: RetrievalRun, num_train_classes: int) -> tuple[IDMLForMetricLearning, IDMLImageProcessor, str]:
+    """The model to train, its image processor, and where the trunk's weights come from."""
+    config = model_config(run, num_train_classes)
+    if run.model is not None:
         model = IDMLForMetricLearning.from_pretrained(run.model, **config)
-        processor = IDMLImageProcessor.from_pretrained(run.model)
-        return model, processor, run.model
-    chosen = {"embedding_dim": run.embedding_dim, "pool": run.pool, "image_size": run.image_size}
-    config |= {k: v for k, v in chosen.items() if v is not None}
-    processor = IDMLImageProcessor.from_backbone(run.backbone, run.image_size, run.crop_pct)
-    if run.weights is not None:
-        model = IDMLForMetricLearning.from_backbone(run.backbone, weights=run.weights, **config)
-        return model, processor, Path(run.weights).name
-    if run.pretrained is not False:
-        try:
-            return IDMLForMetricLearning.from_backbone(run.backbone, **config), processor, "pretrained"
-        except OSError as error:
-            if run.pretrained:
-                raise
-            logger.warning(f"{str(error).split(' Give ')[0]} Training starts from random weights.")
-    return IDMLForMetricLearning.from_backbone(run.backbone, pretrained=False, **config), processor, "random"
+        return model, IDMLImageProcessor.from_pretrained(run.model), run.model
+    return build_on_trunk(IDMLForMetricLearning, run, config)
 
 
 def build_trainer(
@@ -137,43 +113,10 @@ def build_trainer(
     interpolation = "bilinear" if size <= SMALL_IMAGE else "bicubic"
     transform = training_transform(size, scale=(run.crop_scale, 1.0), flip=run.flip, interpolation=interpolation)
     validation = None if data.validation is None else EvalImages(data.validation, processor)
-    save: dict[str, Any] = {"save_strategy": "epoch"}
-    if run.save_steps is not None:
-        save = {"save_strategy": "steps", "save_steps": run.save_steps}
-    if validation is not None:
-        save |= {
-            "eval_strategy": save["save_strategy"],
-            "eval_steps": run.save_steps,
-            "load_best_model_at_end": True,
-            "metric_for_best_model": "recall_at_1",
-            "greater_is_better": True,
-        }
-    for key in run.trainer:
-        one_of("trainer argument", key, [f.name for f in dataclasses.fields(IDMLTrainingArguments)])
-    arguments = {
-        "output_dir": str(Path(run.output) / CHECKPOINTS),
-        "num_train_epochs": run.epochs,
-        "per_device_train_batch_size": run.batch_size,
-        "per_device_eval_batch_size": run.batch_size,
-        "learning_rate": run.learning_rate,
-        "weight_decay": run.weight_decay,
-        "mixup": run.mixup,
-        "seed": run.seed,
-        "dataloader_num_workers": run.workers,
-        "dataloader_pin_memory": torch.cuda.is_available(),
-        "bf16": run.precision == "bf16",
-        "fp16": run.precision == "fp16",
-        "torch_compile": run.compile,
-        "save_total_limit": 1,
-        "logging_steps": 10,
-        "report_to": "none",
-        "disable_tqdm": not progress,
-        **save,
-        **run.trainer,
-    }
+    best_metric = None if validation is None else "recall_at_1"
     return IDMLTrainer(
         model,
-        IDMLTrainingArguments(**arguments),
+        training_arguments(run, IDMLTrainingArguments, best_metric, progress, mixup=run.mixup),
         train_dataset=TrainImages(data.train, transform, run.seed),
         eval_dataset=validation,
         processing_class=processor,
@@ -189,25 +132,4 @@ def evaluate_retrieval(
     return {"dataset": data.name, **evaluator(embeddings, data.test.labels, groups=data.test.groups)}
 
 
-def save_run(
-    run: RetrievalRun,
-    model: IDMLModel,
-    processor: IDMLImageProcessor,
-    metrics: dict[str, Any],
-    log: list[dict[str, Any]],
-    output: Path,
-) -> None:
-    """Write the model and what is known of it; `metrics.json` comes last, so it marks a folder that is whole."""
-    from .curve import plot_training
-
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "metrics.json").unlink(missing_ok=True)
-    model.save_pretrained(output)
-    processor.save_pretrained(output)
-    record = {"run": dataclasses.asdict(run), "log": log}
-    (output / "run.json").write_text(json.dumps(record, indent=2), encoding="utf-8")
-    plot_training(log, output / "training_curve.png")
-    (output / "metrics.json").write_text(json.dumps(metrics, indent=2), encoding="utf-8")
-
-
-__all__ = ["build_model", "build_trainer", "evaluate_retrieval", "save_run", "train_retrieval"]
+__all__ = ["build_model", "build_trainer", "evaluate_retrieval", "model_config", "train_retrieval"]

@@ -9,13 +9,15 @@ to 224x224, flip at random, normalise and batch, in the same `DataLoader` with t
 - ours: `ImageSet` and `TrainImages`, once with uint8 batches normalised by the receiver, once normalised by the
   workers; each draw is seeded by (seed, epoch, position, index).
 
-The rounds alternate; a pipeline's figure is its median, and the ratio is the median of the ratios within a round.
+The rounds alternate; a pipeline's figure is its median, and the ratio is the median of the ratios within a round. CPU
+time is printed beside: unlike images per second it says the same on a machine that is busy with something else.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import statistics
 import tempfile
 import time
@@ -105,13 +107,22 @@ def pipelines(paths: list[Path], workers: int) -> dict[str, Callable[[], Iterabl
     return {"usual": usual, "ours, uint8 sent": ours_uint8, "ours, floats sent": ours_float}
 
 
-def images_per_second(start: Callable[[], Iterable[torch.Tensor]]) -> float:
-    """Rate from the first batch to the last, so that starting the workers does not count."""
+def measure(start: Callable[[], Iterable[torch.Tensor]]) -> tuple[float, float]:
+    """Images per second from the first batch to the last, and CPU milliseconds an image of all processes together."""
+    cpu_before = cpu_seconds()
     batches = iter(start())
-    next(batches)
+    first = len(next(batches))
     begin = time.perf_counter()
     count = sum(len(batch) for batch in batches)
-    return count / (time.perf_counter() - begin)
+    rate = count / (time.perf_counter() - begin)
+    del batches  # ends the workers, whose time counts only then
+    return rate, 1000 * (cpu_seconds() - cpu_before) / (first + count)
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and of its ended children."""
+    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def main() -> None:
@@ -125,16 +136,21 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         runs = pipelines(write_photographs(Path(folder), args.images), args.workers)
-        rounds = [{name: images_per_second(start) for name, start in runs.items()} for _ in range(args.rounds)]
+        rounds = [{name: measure(start) for name, start in runs.items()} for _ in range(args.rounds)]
     result = {
         name: {
-            "images_per_second": statistics.median(figures[name] for figures in rounds),
-            "ratio": statistics.median(figures[name] / figures["usual"] for figures in rounds),
+            "images_per_second": statistics.median(figures[name][0] for figures in rounds),
+            "ratio": statistics.median(figures[name][0] / figures["usual"][0] for figures in rounds),
+            "cpu_ms_per_image": statistics.median(figures[name][1] for figures in rounds),
+            "cpu_ratio": statistics.median(figures["usual"][1] / figures[name][1] for figures in rounds),
         }
         for name in runs
     }
     for name, figures in result.items():
-        print(f"{name:18s} {figures['images_per_second']:7.0f} images/s   {figures['ratio']:.2f} x usual")
+        print(
+            f"{name:18s} {figures['images_per_second']:7.0f} images/s  {figures['ratio']:.2f} x usual"
+            f"   {figures['cpu_ms_per_image']:.2f} CPU ms/image  {figures['cpu_ratio']:.2f} x less"
+        )
     if args.json is not None:
         args.json.write_text(json.dumps({"workers": args.workers, **result}, indent=2))
 

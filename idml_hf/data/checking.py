@@ -62,14 +62,15 @@ def map_images(images: ImageSet, function: Callable[[int], T], title: str, progr
         images: an image set.
         function: what to do with an index; decoding runs beside other threads.
         title: title of the progress bar.
-        progress: show it; default: for more than 5000 images.
+        progress: show it; default: for more than 5000 images. Of several processes of one run the first shows it.
     """
     chunks = [range(start, min(start + CHUNK, len(images))) for start in range(0, len(images), CHUNK)]
-    hidden = len(images) <= 5000 if progress is None else not progress
+    shown = len(images) > 5000 if progress is None else progress
+    first_process = os.environ.get("RANK", "0") == "0"
     results: list[T] = []
     with (
         ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1))) as pool,
-        tqdm(total=len(images), desc=title, unit="image", disable=hidden) as bar,
+        tqdm(total=len(images), desc=title, unit="image", disable=not (shown and first_process)) as bar,
     ):
         for part in pool.map(lambda chunk: [function(index) for index in chunk], chunks):
             results += part

@@ -153,7 +153,7 @@ def load_images(
     Example:
         >>> images = load_images("emoji-mini", split="test")
         >>> len(images), images[0].size, images.class_names[images.labels[0]]
-        (2279, (48, 48), 'grinning face with big eyes')
+        (2279, (48, 48), 'grinning face with smiling eyes')
     """
     source = open_source(
         name_or_path,

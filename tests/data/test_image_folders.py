@@ -280,3 +280,11 @@ def test_progress_and_log_go_through_logging_not_print(folder, capsys, caplog):
         load_retrieval_data(folder)
     assert capsys.readouterr().out == ""
     assert all(record.name == "idml_hf.data" for record in caplog.records) and caplog.records
+
+
+def test_one_process_of_several_shows_the_progress_bar(folder, capsys, monkeypatch):
+    images = load_images(folder)
+    for rank, shown in (("0", True), ("1", False)):
+        monkeypatch.setenv("RANK", rank)
+        find_bad_images(images, progress=True)
+        assert ("Checking images" in capsys.readouterr().err) == shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 
 import numpy as np
@@ -55,6 +56,12 @@ def test_the_same_images_with_any_number_of_workers_and_after_a_resume(images):
     assert torch.equal(epoch_of(dataset, 1, workers=2, skip=2), alone[12:])
     assert not torch.equal(epoch_of(dataset, 2, workers=0), alone)
     assert not torch.equal(epoch_of(TrainImages(images, dataset.transform, seed=4), 1, workers=0), alone)
+
+
+def test_workers_that_are_spawned_get_the_same_images(images):
+    dataset = TrainImages(images, training_transform(32, MEAN, STD), seed=3)
+    sent = pickle.loads(pickle.dumps(dataset))
+    assert torch.equal(sent[Draw(0, 1, 2)]["pixel_values"], dataset[Draw(0, 1, 2)]["pixel_values"])
 
 
 def test_each_part_of_a_draw_counts(images):

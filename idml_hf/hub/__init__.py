@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 from .card import render_card, validate_card, write_model_card
+from .push import push_folder, push_model
 from .record import RunRecord
+from .sentence_transformers_config import sentence_transformers_files
 
-__all__ = ["RunRecord", "render_card", "validate_card", "write_model_card"]
+__all__ = [
+    "RunRecord",
+    "push_folder",
+    "push_model",
+    "render_card",
+    "sentence_transformers_files",
+    "validate_card",
+    "write_model_card",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ GENERATED = (
     "To keep changes of your own, remove this comment. -->"
 )
 
+_TAGS = ("timm", "metric-learning", "image-retrieval", "uncertainty", "idml")
 _METRIC_NAMES = {
     "recall_at_1": "Recall@1",
     "recall_at_2": "Recall@2",
@@ -98,19 +100,21 @@ def write_model_card(
         _keep_baseline(Path(baseline), folder)
     card = folder / CARD_FILE
     record = RunRecord.read(folder)
-    if is_generated(card) or not card.exists():
+    if not card.exists() or is_generated(card.read_text(encoding="utf-8")):
         name = (repo_id or folder.resolve().name).rsplit("/", 1)[-1]
         text = render_card(record, str(folder) if repo_id is None else repo_id, name, remote_code=remote_code)
         card.write_text(text, encoding="utf-8")
     return card
 
 
-def is_generated(card: Path) -> bool:
-    """Whether a card was written by `write_model_card`, and may be written anew."""
-    return card.is_file() and GENERATED in card.read_text(encoding="utf-8")
+def is_generated(text: str) -> bool:
+    """Whether a card was written by a program, this one or transformers, and may be written anew."""
+    return GENERATED in text or "This model card has been automatically generated." in text
 
 
-def render_card(record: RunRecord, location: str, name: str, *, remote_code: bool = False) -> str:
+def render_card(
+    record: RunRecord, location: str, name: str, *, remote_code: bool = False, tags: Sequence[str] = ()
+) -> str:
     """The card as text.
 
     Args:
@@ -118,6 +122,7 @@ def render_card(record: RunRecord, location: str, name: str, *, remote_code: boo
         location: Hub id or folder that the usage code loads.
         name: what the card calls the model.
         remote_code: as for `write_model_card`.
+        tags: more tags for the Hub's search.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("idml_hf.hub", "."),
@@ -150,10 +155,10 @@ def render_card(record: RunRecord, location: str, name: str, *, remote_code: boo
         pictures={picture: PICTURES[picture] for picture in record.pictures},
         remote_code=remote_code,
     )
-    return f"---\n{card_data(record, name).to_yaml()}\n---\n{GENERATED}\n\n{body.strip()}\n"
+    return f"---\n{card_data(record, name, tags).to_yaml()}\n---\n{GENERATED}\n\n{body.strip()}\n"
 
 
-def card_data(record: RunRecord, name: str) -> ModelCardData:
+def card_data(record: RunRecord, name: str, tags: Sequence[str] = ()) -> ModelCardData:
     """The card's metadata: what the Hub's search and its result tables read."""
     task = "image-classification" if record.is_classifier else "image-feature-extraction"
     spec = DATASETS.get(record.dataset or "")
@@ -180,7 +185,7 @@ def card_data(record: RunRecord, name: str) -> ModelCardData:
         base_model=base_model(record),
         datasets=[spec.hub_id] if spec and spec.hub_id else None,
         metrics=[result.metric_type for result in results] or None,
-        tags=["timm", "metric-learning", "image-retrieval", "uncertainty", "idml"],
+        tags=list(dict.fromkeys([*_TAGS, *tags])),
         model_name=name,
         eval_results=results or None,
     )

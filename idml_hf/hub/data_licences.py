@@ -49,5 +49,5 @@ def data_licence(dataset: str | None) -> DataLicence:
 
 
 def _emoji_sources() -> list[str]:
-    readme = files("idml_hf.data").joinpath("emoji_mini", "README.md").read_text(encoding="utf-8")
+    readme = (files("idml_hf.data") / "emoji_mini" / "README.md").read_text(encoding="utf-8")
     return re.findall(r"^- (`.*)$", readme, flags=re.MULTILINE)

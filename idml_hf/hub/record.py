@@ -100,6 +100,19 @@ def public_settings(run: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def public_files(folder: Path) -> dict[str, bytes]:
+    """The metrics and the settings in a folder, without the paths of the machine they come from: name -> content."""
+    files: dict[str, Any] = {}
+    for name in (METRICS_FILE, BASELINE_FILE):
+        files[name] = {
+            key: without_folders(value) if isinstance(value, str) else value
+            for key, value in read_json(folder / name).items()
+        }
+    run = read_json(folder / RUN_FILE)
+    files[RUN_FILE] = run | {"run": public_settings(run)} if run else {}
+    return {name: json.dumps(content, indent=2).encode() for name, content in files.items() if content}
+
+
 def without_folders(name: str) -> str:
     """A Hub id as it is; of a path its last part.
 

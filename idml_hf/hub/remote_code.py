@@ -1,0 +1,52 @@
+"""The code that a repository carries for those who have not installed idml_hf."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from transformers.dynamic_module_utils import get_relative_import_files
+
+from .. import configuration_idml, image_processing_idml, modeling_idml
+from .record import RunRecord, read_json
+
+_LICENCE = b"# Part of idml_hf. SPDX-License-Identifier: Apache-2.0\n"
+
+
+def remote_code_files(folder: str | Path) -> dict[str, bytes]:
+    """What to add to a model's files so that `trust_remote_code=True` loads it where idml_hf is not installed.
+
+    The modules that define configuration, model and image processor, as they are installed here, and the two JSON
+    files with the entry that names them. Nothing is written to the folder.
+
+    Args:
+        folder: a saved model with its image processor.
+
+    Returns:
+        Name -> content.
+    """
+    folder = Path(folder)
+    if RunRecord.read(folder).is_classifier:
+        model = {"AutoModelForImageClassification": "modeling_idml.IDMLForImageClassification"}
+    else:
+        model = {"AutoModel": "modeling_idml.IDMLModel"}
+    config = {"AutoConfig": "configuration_idml.IDMLConfig", **model}
+    processor = {"AutoImageProcessor": "image_processing_idml.IDMLImageProcessor"}
+    return {
+        **_modules(),
+        "config.json": _with_entry(folder / "config.json", config),
+        "preprocessor_config.json": _with_entry(folder / "preprocessor_config.json", processor),
+    }
+
+
+def _modules() -> dict[str, bytes]:
+    roots = [str(module.__file__) for module in (configuration_idml, modeling_idml, image_processing_idml)]
+    paths = {path for root in roots for path in (root, *get_relative_import_files(root))}
+    return {Path(path).name: _LICENCE + Path(path).read_bytes() for path in sorted(paths)}
+
+
+def _with_entry(path: Path, auto_map: dict[str, str]) -> bytes:
+    return json.dumps({**read_json(path), "auto_map": auto_map}, indent=2, sort_keys=True).encode() + b"\n"
+
+
+__all__ = ["remote_code_files"]

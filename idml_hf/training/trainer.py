@@ -15,7 +15,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
 
 from ..data import Normalizer
-from ..evaluation import RetrievalEvaluator
+from ..evaluation.evaluator import RetrievalEvaluator
 from ..losses import PROXY_LOSSES
 from ..retrieval.embed import Embeddings
 from .arguments import IDMLTrainingArguments

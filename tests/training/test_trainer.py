@@ -24,8 +24,9 @@ SIZE = 32
 @pytest.fixture(scope="module")
 def data():
     full = load_retrieval_data("emoji-mini", check_images=False)
+    # tiny models from random weights learn their own classes, but little that carries over to others
     few = full.train.select(full.train.labels < 24).renumbered()
-    return few, full.test.select(full.test.labels < 24).renumbered()
+    return few, few
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def test_it_learns_and_evaluates_by_groups(tmp_path, data, processor):
     before = trainer.evaluate()
     trainer.train()
     after = trainer.evaluate()
-    assert after["eval_recall_at_1"] > before["eval_recall_at_1"] + 0.02
+    assert after["eval_recall_at_1"] > before["eval_recall_at_1"] + 0.1
     assert after["eval_protocol"] == "grouped:family"
     expected = recall(trainer.model.idml, processor, data[1])
     assert after["eval_recall_at_1"] == pytest.approx(expected, abs=2e-3)
@@ -101,7 +102,7 @@ def test_the_stock_trainer_trains_it_too(tmp_path, data, processor):
         ),
     )
     trainer.train()
-    assert recall(model.idml, processor, data[1]) > before + 0.02
+    assert recall(model.idml, processor, data[1]) > before + 0.1
     trainer.save_model(tmp_path / "saved")
     again = IDMLModel.from_pretrained(tmp_path / "saved").eval()
     x = torch.randn(2, 3, SIZE, SIZE)
@@ -115,7 +116,7 @@ def test_fine_tuning_on_new_classes(tmp_path, data, processor):
     before = recall(tuned.idml, processor, data[1])
     trainer = make_trainer(tmp_path, data, processor, tuned, num_train_epochs=10)
     trainer.train()
-    assert recall(tuned.idml, processor, data[1]) > before + 0.02
+    assert recall(tuned.idml, processor, data[1]) > before + 0.1
 
 
 KILLED = """
@@ -125,7 +126,7 @@ from idml_hf.training import RetrievalRun, run as run_module, train_retrieval
 
 class Kill(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == 13:
+        if state.global_step == 8:
             os.kill(os.getpid(), signal.SIGKILL)
 
 build = run_module.build_trainer
@@ -136,25 +137,30 @@ def build_and_kill(*args):
 if sys.argv[2] == "kill":
     run_module.build_trainer = build_and_kill
 train_retrieval(RetrievalRun(
-    output=sys.argv[1], dataset="emoji-mini", backbone="test_resnet", pretrained=False, image_size=32,
-    embedding_dim=16, epochs=2, batch_size=230, save_steps=4, mixup=True, resume=sys.argv[2] == "resume",
+    output=sys.argv[1], dataset=sys.argv[3], backbone="test_resnet", pretrained=False, image_size=32,
+    embedding_dim=16, epochs=2, batch_size=40, save_steps=3, mixup=True, resume=sys.argv[2] == "resume",
 ), progress=False)
 """
 
 
-def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
+def test_a_killed_run_resumes_to_the_same_weights(tmp_path, data):
+    few = data[0].select(data[0].labels < 20)
+    (tmp_path / "data").mkdir()
+    for name, images in (("train", few), ("test", few.select(few.labels < 4))):
+        images.to_dataset().remove_columns("group").to_parquet(str(tmp_path / "data" / f"{name}.parquet"))
+
     def run(output, mode):
         return subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path / output), mode],
+            [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path / output), mode, str(tmp_path / "data")],
             capture_output=True,
             text=True,
         )
 
     whole, killed = run("whole", "run"), run("killed", "kill")
     assert whole.returncode == 0, whole.stderr
-    assert killed.returncode == -signal.SIGKILL
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     # as if the kill had hit while a checkpoint was written
-    (tmp_path / "killed" / "checkpoints" / "checkpoint-13").mkdir()
+    (tmp_path / "killed" / "checkpoints" / "checkpoint-8").mkdir()
     resumed = run("killed", "resume")
     assert resumed.returncode == 0, resumed.stderr
     a, b = (IDMLModel.from_pretrained(tmp_path / name).state_dict() for name in ("whole", "killed"))
@@ -190,8 +196,7 @@ def test_frozen_trunk_then_thaw_and_learning_rates(tmp_path, data, processor):
     trainer = make_trainer(
         tmp_path, data, processor, frozen_trunk_epochs=1, lr_step_epochs=[1], num_train_epochs=2, logging_steps=1
     )
-    weight = trainer.model.trunk.conv1.weight if hasattr(trainer.model.trunk, "conv1") else None
-    weight = next(p for p in trainer.model.trunk.parameters() if p.ndim == 4) if weight is None else weight
+    weight = next(p for p in trainer.model.trunk.parameters() if p.ndim == 4)
     snapshots = {}
 
     from transformers import TrainerCallback

@@ -1,0 +1,82 @@
+"""`idml-hf search`: matches as a table, as JSON, and as a sheet of pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ..retrieval import IDMLIndex, SearchResult
+
+
+def search_index(
+    index: Path,
+    images: list[Path],
+    *,
+    top_k: int = 5,
+    as_json: bool = False,
+    sheet: Path | None = None,
+    model: str | None = None,
+) -> None:
+    """Search an index with image files and print what is found.
+
+    Args:
+        index: Folder of the index.
+        images: Query images.
+        top_k: Matches for each.
+        as_json: Print JSON instead of a table.
+        sheet: PNG file for a sheet of queries and matches.
+        model: Another copy of the index's model.
+
+    Raises:
+        FileNotFoundError, ValueError: naming the index, image or model that cannot be read.
+    """
+    opened = IDMLIndex.load(index, model)
+    result = opened.search([str(image) for image in images], k=top_k)
+    if sheet is not None:
+        match_sheet(opened, images, result).save(sheet)
+    if as_json:
+        print(json.dumps(result.to_dicts(), indent=2))
+        return
+    console = Console()
+    for entry in result.to_dicts():
+        console.print(result_table(entry))
+
+
+def result_table(entry: dict[str, Any]) -> Table:
+    """One query's matches; `entry` is one of `SearchResult.to_dicts()`."""
+    verdict = ""
+    if entry["abstained"] is not None:
+        verdict = " · [red]not sure[/red]" if entry["abstained"] else f" · confidence {entry['confidence']:.2f}"
+    table = Table(title=f"{entry['query']} · uncertainty {entry['uncertainty']:.3f}{verdict}", title_justify="left")
+    for column, justify in (("#", "right"), ("class", "left"), ("similarity", "right"), ("uncertainty", "right")):
+        table.add_column(column, justify=justify)
+    table.add_column("image", overflow="fold")
+    for rank, match in enumerate(entry["matches"], 1):
+        table.add_row(str(rank), match["name"], f"{match['score']:.3f}", f"{match['uncertainty']:.3f}", match["path"])
+    return table
+
+
+def match_sheet(index: IDMLIndex, queries: list[Any], result: SearchResult) -> Any:
+    """A sheet with a row for each query, a path or a PIL image: it, then its matches."""
+    from PIL import Image
+
+    from ..evaluation.sheets import image_sheet
+
+    pictures, captions = [], []
+    thumbnails = index.gallery.thumbnails
+    positions = {int(i): at for at, i in enumerate(index.gallery.ids)}
+    for row, query in enumerate(queries):
+        pictures.append(query if isinstance(query, Image.Image) else Image.open(query).convert("RGB"))
+        captions.append(f"u {result.uncertainty[row]:.2f}")
+        for rank, item in enumerate(result.ids[row].tolist()):
+            if item >= 0 and thumbnails is not None:
+                pictures.append(thumbnails.image(positions[item]))
+                captions.append(f"{result.scores[row, rank]:.2f} {result.names[row, rank]}"[:18])
+    return image_sheet(pictures, captions, columns=1 + result.ids.shape[1])
+
+
+__all__ = ["match_sheet", "result_table", "search_index"]

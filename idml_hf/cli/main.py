@@ -71,7 +71,7 @@ def evaluate(
 ) -> None:
     """Measure retrieval and uncertainty on a data set; writes metrics.json and an HTML report with pictures."""
     _quiet()
-    from ..evaluation.command import evaluate_model
+    from ..evaluation.run import evaluate_model
 
     metrics = evaluate_model(
         model,
@@ -147,7 +147,7 @@ def search(
     _quiet()
     from .searching import search_index
 
-    typer.echo(search_index(index, images, top_k=top_k, as_json=json, sheet=sheet, model=model))
+    search_index(index, images, top_k=top_k, as_json=json, sheet=sheet, model=model)
 
 
 @app.command(epilog="Example: idml-hf demo --output demo")

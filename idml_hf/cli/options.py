@@ -38,9 +38,7 @@ def options_from(settings: type) -> Callable[[Callable], Callable]:
             )
             annotation = typing.Annotated[kind | None, option]  # type: ignore[valid-type]
             parameters.append(
-                inspect.Parameter(
-                    field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
-                )
+                inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
             )
         command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}

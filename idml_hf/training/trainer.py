@@ -61,12 +61,13 @@ class IDMLTrainer(Trainer):
     def _train_batch_sampler(self) -> RandomBatchSampler:
         labels = np.asarray(self.train_dataset.labels)  # type: ignore[union-attr]
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        sampling = self.args.batch_sampling
-        if sampling == "auto":
-            sampling = "random" if self.model.config.loss in PROXY_LOSSES else "pk"
-        if sampling == "random":
+        automatic = self.args.batch_sampling == "auto"
+        if self.args.batch_sampling == "random" or (automatic and self.model.config.loss in PROXY_LOSSES):
             return RandomBatchSampler(len(labels), self.args.per_device_train_batch_size, seed)
-        return PKBatchSampler(labels, self.args.classes_per_batch, self.args.images_per_class, seed)
+        classes = self.args.classes_per_batch
+        if automatic:
+            classes = min(classes, len(np.unique(labels)))
+        return PKBatchSampler(labels, max(1, classes), self.args.images_per_class, seed)
 
     def get_train_dataloader(self) -> DataLoader:
         """The training loader, whose batches depend on (seed, epoch) alone."""
@@ -120,8 +121,7 @@ class IDMLTrainer(Trainer):
     ) -> Any:
         """The loss of the joined batch of all processes, with the Mixup term if it is asked for."""
         inputs = inputs | {"pixel_values": self._images(inputs["pixel_values"])}
-        if self.args.mixup:
-            inputs |= self._mix(inputs)
+        inputs |= self._mix(inputs)
         outputs = model(**inputs)
         self.uncertainty_monitor.observe(outputs.uncertainty)
         # Reading the loss waits for the device, but a loss that is not finite must not reach the weights.
@@ -145,16 +145,23 @@ class IDMLTrainer(Trainer):
         return Normalizer(processor.image_mean, processor.image_std).to(self.args.device)
 
     def _mix(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        step, micro = self._micro_step
-        self._micro_step = (step, micro + 1) if step == self.state.global_step else (self.state.global_step, 0)
+        """What is added to the model's inputs, or replaces some of them, to mix images."""
+        if not self.args.mixup:
+            return {}
         return mix_batch(
             inputs["pixel_values"],
             inputs["labels"],
             self.args.mixup_alpha,
             self.args.seed,
-            *self._micro_step,
+            *self._next_batch(),
             process=self.args.process_index,
         )
+
+    def _next_batch(self) -> tuple[int, int]:
+        """Number of the optimizer step, and of the batch within it."""
+        step, micro = self._micro_step
+        self._micro_step = (step, micro + 1) if step == self.state.global_step else (self.state.global_step, 0)
+        return self._micro_step
 
     def _refuse_loss(self, loss: Tensor) -> None:
         saved = get_last_checkpoint(self.args.output_dir) if self.args.output_dir else None
@@ -177,11 +184,11 @@ class IDMLTrainer(Trainer):
         inputs = self._prepare_inputs(inputs)  # type: ignore[assignment]
         with torch.no_grad(), self.compute_loss_context_manager():
             out = model(pixel_values=self._images(inputs["pixel_values"]))
-        return (
-            None,
-            (out.semantic_embeds, out.uncertainty_embeds, out.uncertainty, out.semantic_norm),
-            inputs["labels"],
-        )
+        return None, self._predictions(out), inputs["labels"]
+
+    def _predictions(self, out: Any) -> tuple[Tensor, ...]:
+        """What is kept of the model's output, to measure the whole."""
+        return out.semantic_embeds, out.uncertainty_embeds, out.uncertainty, out.semantic_norm
 
     def evaluation_loop(
         self,
@@ -191,15 +198,16 @@ class IDMLTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Embed all images, then measure retrieval and uncertainty on the whole."""
+        """Run the model on all images, then measure the whole."""
         output = super().evaluation_loop(dataloader, description, False, ignore_keys, metric_key_prefix)
-        images = dataloader.dataset
-        evaluator = RetrievalEvaluator(group_column=getattr(images, "group_column", None))
-        metrics = evaluator(
-            Embeddings(*output.predictions), np.asarray(output.label_ids), groups=getattr(images, "groups", None)
-        )
+        metrics = self._measure(output.predictions, np.asarray(output.label_ids), dataloader.dataset)
         output.metrics.update({f"{metric_key_prefix}_{k}": v for k, v in metrics.items()})
         return output
+
+    def _measure(self, predictions: tuple[np.ndarray, ...], labels: np.ndarray, images: Any) -> dict[str, Any]:
+        """The metrics of the evaluation data: retrieval and uncertainty."""
+        evaluator = RetrievalEvaluator(group_column=getattr(images, "group_column", None))
+        return evaluator(Embeddings(*predictions), labels, groups=getattr(images, "groups", None))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with the state of the uncertainty beside each training loss."""

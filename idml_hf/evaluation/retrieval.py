@@ -186,7 +186,7 @@ def rank(
     if searching.exclude is not None:
         # Only items of the query's own class are ever excluded.
         relevant -= searching.exclude[1].count(searching.exclude[0])
-    depth = min(max(keep, int(torch.bincount(gallery_class).max()) + 1), len(gallery_class))
+    depth = max(keep, int(torch.bincount(gallery_class).max()) + 1)
     parts = [_score_block(block, query_class, gallery_class, members, relevant, depth, keep) for block in searching]
     arrays = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
     return Ranking(relevant.cpu().numpy(), *arrays)

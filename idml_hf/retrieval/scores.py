@@ -53,7 +53,7 @@ class ProductScores:
 
     def approximate(self, start: int, stop: int, out: Tensor) -> Tensor:
         """Writes the float32 scores of the queries `start` to `stop` to `out` `(stop - start, G)`."""
-        with _full_precision(out.device):
+        with _full_precision():  # autocast leaves products with `out` alone
             torch.mm(self._queries32[start:stop], self._gallery32.T, out=out)
         return out if self.c is None else out.sub_(self.c.float())
 
@@ -163,15 +163,14 @@ def _refuse_zero_rows(norms: Tensor, name: str) -> None:
 
 
 @contextmanager
-def _full_precision(device: torch.device) -> Iterator[None]:
-    """Keeps TF32, bfloat16 and autocast, which a training run may have set, out of the scores."""
+def _full_precision() -> Iterator[None]:
+    """Keeps TF32 and bfloat16, which a training run may have allowed, out of matrix products."""
     matmuls: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
     before = [matmul.fp32_precision for matmul in matmuls]
     for matmul in matmuls:
         matmul.fp32_precision = "ieee"
     try:
-        with torch.autocast(device.type, enabled=False):
-            yield
+        yield
     finally:
         for matmul, precision in zip(matmuls, before, strict=True):
             matmul.fp32_precision = precision

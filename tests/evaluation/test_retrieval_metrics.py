@@ -152,6 +152,7 @@ def test_groups_hide_the_querys_class_and_group_only() -> None:
     assert rank(x, labels, keep=1).neighbours[0, 0] == 1
     grouped = rank(x, labels, groups, keep=3)
     assert grouped.neighbours[0].tolist() == [3, 2, -1]
+    assert rank(x, labels, groups, keep=9).neighbours[0].tolist() == [3, 2] + [-1] * 7
     assert grouped.relevant.tolist() == [1, 1, 2, 0]
 
 

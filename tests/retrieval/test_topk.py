@@ -63,7 +63,7 @@ def test_duplicates_of_real_vectors_tie_exactly(metric: str, dtype: torch.dtype,
     assert torch.equal(index, expected)
 
 
-def test_same_result_for_every_block_size_and_matmul_setting() -> None:
+def test_same_result_for_every_block_size_and_under_autocast() -> None:
     x = torch.randn(500, 96, generator=torch.Generator().manual_seed(1))
     x[250:300] = x[100:150] * (1 + 1e-7 * torch.arange(50)[:, None])
     expected = top_k(x, k=9)
@@ -71,18 +71,32 @@ def test_same_result_for_every_block_size_and_matmul_setting() -> None:
     reference = (exact @ exact.T).fill_diagonal_(-9).topk(9)
     assert torch.allclose(expected[0], reference.values, atol=1e-6)
     for block_size in (1, 3, 499):
-        again = top_k(x, k=9, block_size=block_size)
-        assert torch.equal(again[1], expected[1])
+        assert torch.equal(top_k(x, k=9, block_size=block_size)[1], expected[1])
+    with torch.autocast("cpu", torch.bfloat16):
+        again = top_k(x, k=9)
+    assert torch.equal(again[0], expected[0]) and torch.equal(again[1], expected[1])
+
+
+def test_reduced_precision_of_matrix_products_is_set_aside(monkeypatch: pytest.MonkeyPatch) -> None:
     backends: Any = torch.backends
-    before = backends.mkldnn.matmul.fp32_precision
+    product, during = torch.mm, []
+
+    def spy(*args: Any, **kwargs: Any) -> Tensor:
+        during.append((backends.cuda.matmul.fp32_precision, backends.mkldnn.matmul.fp32_precision))
+        return product(*args, **kwargs)
+
+    monkeypatch.setattr(torch, "mm", spy)
+    matmuls = (backends.cuda.matmul, backends.mkldnn.matmul)
+    before = [matmul.fp32_precision for matmul in matmuls]
     try:
-        backends.mkldnn.matmul.fp32_precision = "bf16"
-        with torch.autocast("cpu", torch.bfloat16):
-            again = top_k(x, k=9)
-        assert backends.mkldnn.matmul.fp32_precision == "bf16"
+        for matmul, precision in zip(matmuls, ("tf32", "bf16"), strict=True):
+            matmul.fp32_precision = precision
+        top_k(torch.eye(3), k=1)
+        after = tuple(matmul.fp32_precision for matmul in matmuls)
     finally:
-        backends.mkldnn.matmul.fp32_precision = before
-    assert torch.equal(again[1], expected[1]) and torch.allclose(again[0], expected[0], atol=1e-6)
+        for matmul, precision in zip(matmuls, before, strict=True):
+            matmul.fp32_precision = precision
+    assert during == [("ieee", "ieee")] and after == ("tf32", "bf16")
 
 
 def test_near_ties_that_float32_cannot_order() -> None:

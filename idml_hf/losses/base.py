@@ -54,7 +54,7 @@ class MetricLoss(nn.Module):
         return [
             name
             for base in cls.__mro__
-            if "__init__" in vars(base)
+            if issubclass(base, MetricLoss)
             for name, parameter in inspect.signature(base).parameters.items()
             if parameter.kind is parameter.KEYWORD_ONLY
         ]
@@ -111,8 +111,7 @@ class MetricLoss(nn.Module):
             raise ValueError(f"labels must be integers; got {labels.dtype}")
 
     def extra_repr(self) -> str:
-        names = ["form", "tau", *self.hyper_parameters()]
-        return ", ".join(f"{name}={getattr(self, name)}" for name in names if not name.startswith("_"))
+        return f"form={self.form}, tau={self.tau}"
 
 
 def log_one_plus_sum_exp(x: Tensor, chosen: Tensor, dim: int) -> Tensor:

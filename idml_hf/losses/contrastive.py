@@ -56,4 +56,4 @@ class ContrastiveLoss(PairLoss):
         far, near = (chosen.count_nonzero().to(matrix.dtype) for chosen in (too_far, too_near))
         weight = too_far.to(matrix.dtype).div_(far.clamp_min(1))
         weight -= too_near.to(matrix.dtype).div_(near.clamp_min(1))
-        return (matrix * weight).sum() - self.pos_margin * (far > 0) + self.neg_margin * (near > 0)
+        return (matrix * weight).sum() - self.pos_margin * far.clamp_max(1) + self.neg_margin * near.clamp_max(1)

@@ -47,6 +47,8 @@ class FastAPLoss(PairLoss):
         **memory: Any,
     ) -> None:
         super().__init__(num_classes, embedding_dim, form, tau, **memory)
+        if num_bins < 1:
+            raise ValueError(f"num_bins must be >= 1; got {num_bins}")
         self.num_bins = num_bins
 
     def matrix_loss(self, matrix: Tensor, pairs: Pairs) -> Tensor:

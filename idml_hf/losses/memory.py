@@ -43,6 +43,9 @@ class CrossBatchMemory(nn.Module):
         if self.uncertainty is not None:
             if uncertainty is None:
                 uncertainty = semantic.new_zeros(len(semantic), self.uncertainty.shape[1])
+            elif uncertainty.shape[1] != self.uncertainty.shape[1]:
+                expected, given = self.uncertainty.shape[1], uncertainty.shape[1]
+                raise ValueError(f"the memory was built for uncertainty_dim={expected} embeddings; got {given} values")
             uncertainty = torch.cat((uncertainty, self.uncertainty.to(uncertainty)))
         return torch.cat((semantic, self.semantic.to(semantic))), uncertainty, torch.cat((labels, self.labels))
 

@@ -61,8 +61,8 @@ class MultiSimilarityLoss(PairLoss):
         with torch.no_grad():
             hardest_negative = torch.where(pairs.negative, matrix, -torch.inf).amax(1, keepdim=True)
             hardest_positive = torch.where(pairs.positive, matrix, torch.inf).amin(1, keepdim=True)
-            positive = pairs.positive & (matrix < hardest_negative + self.epsilon)
-            negative = pairs.negative & (matrix > hardest_positive - self.epsilon)
+            positive = pairs.positive & (matrix - self.epsilon < hardest_negative)
+            negative = pairs.negative & (matrix + self.epsilon > hardest_positive)
         pull = log_one_plus_sum_exp(-self.alpha * (matrix - self.base), positive, dim=1) / self.alpha
         push = log_one_plus_sum_exp(self.beta * (matrix - self.base), negative, dim=1) / self.beta
         return (pull + push).mean()

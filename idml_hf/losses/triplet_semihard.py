@@ -49,7 +49,7 @@ class TripletSemihardLoss(PairLoss):
     def matrix_loss(self, matrix: Tensor, pairs: Pairs) -> Tensor:
         # A mean of triplets is a sum of distances, each weighted by how many triplets it is in.
         weight, count = self._count(matrix.detach(), pairs)
-        return (matrix * weight).sum() + self.margin * (count > 0)
+        return (matrix * weight).sum() + self.margin * count.clamp_max(1).to(matrix.dtype)
 
     def _count(self, matrix: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
         """Semi-hard triplets a distance is in, + as the positive, - as the negative, over their number; the number."""
@@ -57,8 +57,10 @@ class TripletSemihardLoss(PairLoss):
         positives, order = matrix.gather(1, columns).masked_fill_(~there, torch.inf).sort(dim=1)
         # A negative makes triplets with the positives in places low to high; what is none finds low = high = 0.
         negatives = torch.where(pairs.negative, matrix, -torch.inf)
-        low = torch.searchsorted(positives, negatives - self.margin, right=True)
         high = torch.searchsorted(positives, negatives)
+        # Differences near the margin are exact in float32, a distance less the margin is not.
+        exact = torch.float32 if matrix.device.type == "mps" else torch.float64
+        low = torch.searchsorted(positives.to(exact), negatives.to(exact).sub_(self.margin), right=True)
         # A positive makes them with the negatives whose places it lies in: those begun before it less those ended.
         one = low.new_ones(()).expand_as(low)
         begun, ended = (

@@ -61,6 +61,10 @@ class PyramidNet(nn.Module):
         torch.Size([2, 10])
     """
 
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+
     def __init__(
         self,
         depth: int = 200,

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from ..data import ImageSet
 from ..image_processing_idml import IDMLImageProcessor
-from ..modeling_idml import IDMLModel
+from ..modeling_idml import IDMLModel, IDMLPreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,45 @@ def embed_dataset(
         >>> embed_dataset(model, processor, [Image.new("RGB", (40, 40))], progress=False).semantic.shape
         (1, 16)
     """
+    outputs = ("semantic_embeds", "uncertainty_embeds", "uncertainty", "semantic_norm")
+    columns = run_model(
+        model,
+        processor,
+        dataset,
+        outputs,
+        "Embedding",
+        batch_size=batch_size,
+        device=device,
+        num_workers=num_workers,
+        progress=progress,
+    )
+    return Embeddings(*columns)
+
+
+def run_model(
+    model: IDMLPreTrainedModel,
+    processor: IDMLImageProcessor,
+    dataset: ImageSet | Sequence[Any],
+    outputs: Sequence[str],
+    title: str,
+    *,
+    batch_size: int = 64,
+    device: torch.device | str | None = None,
+    num_workers: int = 0,
+    progress: bool = True,
+) -> list[np.ndarray]:
+    """Run a model on all images of a data set, in order; arguments as for `embed_dataset`.
+
+    Args:
+        outputs: Fields of the model's output to keep.
+        title: Title of the progress bar.
+
+    Returns:
+        A float32 array for each of `outputs`, with a row for each image.
+
+    Raises:
+        ValueError: if there are no images.
+    """
     if len(dataset) == 0:
         raise ValueError("There are no images to embed")
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -118,15 +157,14 @@ def embed_dataset(
         pin_memory=device.type == "cuda",
     )
     parts: list[tuple[Tensor, ...]] = []
-    bar = tqdm(total=len(dataset), desc="Embedding", unit="image", disable=not progress)
+    bar = tqdm(total=len(dataset), desc=title, unit="image", disable=not progress)
     with torch.inference_mode(), bar:
         for pixel_values in loader:
             pixel_values = pixel_values.to(device, model.dtype, non_blocking=True)
             out = model(pixel_values.contiguous(memory_format=torch.channels_last))
-            columns = out.semantic_embeds, out.uncertainty_embeds, out.uncertainty, out.semantic_norm
-            parts.append(tuple(x.cpu() for x in columns))
+            parts.append(tuple(out[name].cpu() for name in outputs))
             bar.update(len(pixel_values))
-    return Embeddings(*(torch.cat(column).float().numpy() for column in zip(*parts, strict=True)))
+    return [torch.cat(column).float().numpy() for column in zip(*parts, strict=True)]
 
 
-__all__ = ["Embeddings", "EvalImages", "embed_dataset"]
+__all__ = ["Embeddings", "EvalImages", "embed_dataset", "run_model"]

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 
-def _option(default: Any, help: str) -> Any:
+def option(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
 
 
@@ -18,38 +18,38 @@ def _option(default: Any, help: str) -> Any:
 class TrainingRun:
     """What runs of every kind depend on."""
 
-    output: str = _option("", "Folder for the model and all results")
-    dataset: str = _option("", "Name, folder, or Hub id of the data set")
-    root: str | None = _option(None, "Where a named data set lies on disk")
-    skip_bad_images: bool = _option(False, "Go on without the images that cannot be read")
-    validation_fraction: float = _option(0.0, "Share of the training data held out to select the best epoch")
-    form: str = _option("ratio", "Form of the metric; none is the plain one")
-    tau: float = _option(5.0, "Temperature of the introspective metric")
-    uncertainty_activation: str | None = _option(None, "budget, softplus, relu or l2")
-    uncertainty_level: float = _option(1.0, "Mean uncertainty under the budget activation")
-    backbone: str = _option("resnet50", "timm architecture of the trunk")
+    output: str = option("", "Folder for the model and all results")
+    dataset: str = option("", "Name, folder, or Hub id of the data set")
+    root: str | None = option(None, "Where a named data set lies on disk")
+    skip_bad_images: bool = option(False, "Go on without the images that cannot be read")
+    validation_fraction: float = option(0.0, "Share of the training data held out to select the best epoch")
+    form: str = option("ratio", "Form of the metric; none is the plain one")
+    tau: float = option(5.0, "Temperature of the introspective metric")
+    uncertainty_activation: str | None = option(None, "budget, softplus, relu or l2")
+    uncertainty_level: float = option(1.0, "Mean uncertainty under the budget activation")
+    backbone: str = option("resnet50", "timm architecture of the trunk")
     backbone_kwargs: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "Further arguments of timm.create_model"}
     )
-    weights: str | None = _option(None, "Local file of trunk weights in timm's naming")
-    pretrained: bool | None = _option(None, "Pretrained trunk weights from the Hub; unset: if they can be had")
-    pool: str | None = _option(None, "avg, max, avg_max or token")
-    image_size: int | None = _option(None, "Side of the images in pixels")
-    crop_pct: float | None = _option(None, "Share of the resized image that the centre crop of evaluation keeps")
-    crop_scale: float = _option(0.16, "Smallest area of a random training crop, as a share of the image")
-    flip: float = _option(0.5, "Probability of a horizontal flip in training")
-    epochs: int = _option(20, "Training epochs")
-    batch_size: int = _option(120, "Images in a batch, on each device")
-    learning_rate: float = _option(6e-4, "Base learning rate")
-    weight_decay: float = _option(1e-4, "Weight decay")
-    freeze_batch_norm: bool = _option(False, "Keep batch normalisation at its running statistics")
-    seed: int = _option(0, "Seed of everything random")
-    workers: int = _option(0, "Processes that decode images")
-    precision: str = _option("fp32", "fp32, bf16 or fp16 autocast")
-    compile: bool = _option(False, "Compile the model with torch.compile")
-    save_steps: int | None = _option(None, "Steps between checkpoints; unset: one each epoch")
-    resume: bool = _option(False, "Go on from the last checkpoint in the output folder")
-    overwrite: bool = _option(False, "Replace an earlier run in the output folder")
+    weights: str | None = option(None, "Local file of trunk weights in timm's naming")
+    pretrained: bool | None = option(None, "Pretrained trunk weights from the Hub; unset: if they can be had")
+    pool: str | None = option(None, "avg, max, avg_max or token")
+    image_size: int | None = option(None, "Side of the images in pixels")
+    crop_pct: float | None = option(None, "Share of the resized image that the centre crop of evaluation keeps")
+    crop_scale: float = option(0.16, "Smallest area of a random training crop, as a share of the image")
+    flip: float = option(0.5, "Probability of a horizontal flip in training")
+    epochs: int = option(20, "Training epochs")
+    batch_size: int = option(120, "Images in a batch, on each device")
+    learning_rate: float = option(6e-4, "Base learning rate")
+    weight_decay: float = option(1e-4, "Weight decay")
+    freeze_batch_norm: bool = option(False, "Keep batch normalisation at its running statistics")
+    seed: int = option(0, "Seed of everything random")
+    workers: int = option(0, "Processes that decode images")
+    precision: str = option("fp32", "fp32, bf16 or fp16 autocast")
+    compile: bool = option(False, "Compile the model with torch.compile")
+    save_steps: int | None = option(None, "Steps between checkpoints; unset: one each epoch")
+    resume: bool = option(False, "Go on from the last checkpoint in the output folder")
+    overwrite: bool = option(False, "Replace an earlier run in the output folder")
     trainer: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "Further fields of the trainer's arguments"}
     )
@@ -68,13 +68,13 @@ class TrainingRun:
 class RetrievalRun(TrainingRun):
     """All that one training run depends on: the keys of a recipe and the flags of `idml-hf train`."""
 
-    dataset: str = _option("emoji-mini", "Name, folder, or Hub id of the data set")
-    group_column: str | None = _option(None, "Column of groups; matches of the query's class and group do not count")
-    loss: str = _option("proxy_anchor", "Training loss")
+    dataset: str = option("emoji-mini", "Name, folder, or Hub id of the data set")
+    group_column: str | None = option(None, "Column of groups; matches of the query's class and group do not count")
+    loss: str = option("proxy_anchor", "Training loss")
     loss_kwargs: dict[str, Any] = field(default_factory=dict, metadata={"help": "Hyper-parameters of the loss"})
-    model: str | None = _option(None, "IDML model to fine-tune, instead of a trunk")
-    embedding_dim: int | None = _option(None, "Length of the semantic embedding")
-    mixup: bool = _option(False, "Add the paper's Mixup term to the loss")
+    model: str | None = option(None, "IDML model to fine-tune, instead of a trunk")
+    embedding_dim: int | None = option(None, "Length of the semantic embedding")
+    mixup: bool = option(False, "Add the paper's Mixup term to the loss")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,0 +1,93 @@
+"""Training images of classification: small ones from memory, others as all training images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..data import Draw, ImageSet, derive_seed
+from ..data.device_augmentation import uniform
+from ..data.pixels import read_pixels
+
+
+class SmallImages(Dataset):
+    """Images of one small size, all in memory, padded, cropped and flipped a batch at a time.
+
+    It gives `{"pixel_values": uint8 (3, H, W), "labels": int}`. Asked for a [`idml_hf.data.Draw`], it augments by a
+    random stream that depends on (seed, epoch, position, index) alone, as [`idml_hf.data.TrainImages`] does; asked for
+    an integer, it gives the image as it is.
+
+    Args:
+        images: The images.
+        padding: Black pixels added on each side before a crop of the old size; 0 leaves the images in place.
+        flip: Probability of a horizontal flip.
+        seed: Seed of the run.
+
+    Raises:
+        ValueError: naming the first image of another size than the others.
+
+    References:
+        He et al., "Deep Residual Learning for Image Recognition", 2016, section 4.2 (padding 4, for CIFAR).
+    """
+
+    def __init__(self, images: ImageSet, padding: int = 4, flip: float = 0.5, seed: int = 0) -> None:
+        self.pixels = read_pixels(images)
+        self.labels = images.labels
+        self.padding = padding
+        self.flip = flip
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, key: int | Draw) -> dict[str, Any]:
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: list[int | Draw]) -> list[dict[str, Any]]:
+        indices = [key.index if isinstance(key, Draw) else key for key in keys]
+        batch = self.pixels[indices]
+        draws = [key for key in keys if isinstance(key, Draw)]
+        if draws and (self.padding or self.flip):
+            seeds = np.array([derive_seed(self.seed, *draw) for draw in draws], dtype=np.int64)
+            batch = shift_and_flip(batch, uniform(seeds, 3), self.padding, self.flip)
+        # grey images stay one channel until here; the channels of an expanded tensor share their memory
+        batch = batch.expand(-1, 3, -1, -1)
+        return [{"pixel_values": x, "labels": int(self.labels[i])} for x, i in zip(batch, indices, strict=True)]
+
+
+def shift_and_flip(batch: Tensor, draws: np.ndarray, padding: int, flip: float) -> Tensor:
+    """Pad with black, crop the old size at random, flip at random.
+
+    Args:
+        batch: `(B, C, H, W)`.
+        draws: `(B, 3)` values in [0, 1): row and column of the crop, and flip.
+        padding: Pixels added on each side.
+        flip: Probability of a flip.
+
+    Example:
+        >>> image = torch.arange(1, 5).view(1, 1, 2, 2)
+        >>> shift_and_flip(image, np.array([[0.0, 0.5, 0.9]]), padding=1, flip=0.5)
+        tensor([[[[0, 0],
+                  [1, 2]]]])
+        >>> shift_and_flip(image, np.array([[0.5, 0.5, 0.0]]), padding=1, flip=0.5)
+        tensor([[[[2, 1],
+                  [4, 3]]]])
+    """
+    height, width = batch.shape[-2:]
+    top, left = torch.from_numpy((draws[:, :2] * (2 * padding + 1)).astype(np.int64)).unbind(1)
+    rows = top[:, None] + torch.arange(height)
+    columns = left[:, None] + torch.arange(width)
+    flipped = torch.from_numpy(draws[:, 2] < flip)
+    columns = torch.where(flipped[:, None], columns.flip(1), columns)
+    padded = F.pad(batch, (padding, padding, padding, padding))
+    image = torch.arange(len(batch))[:, None, None, None]
+    channel = torch.arange(batch.shape[1])[:, None, None]
+    return padded[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+__all__ = ["SmallImages", "shift_and_flip"]

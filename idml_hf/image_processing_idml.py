@@ -10,6 +10,10 @@ from typing import Any
 from transformers.image_processing_backends import TorchvisionBackend
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
 
+from .configuration_idml import one_of
+
+from .configuration_idml import clear_loading_errors, one_of
+
 # Below this side the border of a picture carries content that a central crop would cut away.
 SMALL_IMAGE = 64
 
@@ -44,6 +48,16 @@ class IDMLImageProcessor(TorchvisionBackend):
     do_center_crop = True
     do_rescale = True
     do_normalize = True
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
+        """Load an image processor from a folder or the Hub; takes the arguments of transformers' method of this name.
+
+        Raises:
+            OSError: saying what is missing: folder, repository, revision, file or connection.
+        """
+        with clear_loading_errors(str(pretrained_model_name_or_path), kwargs.get("revision")):
+            return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     @classmethod
     def from_timm(
@@ -95,11 +109,10 @@ class IDMLImageProcessor(TorchvisionBackend):
         # the package's own architectures, where this file is part of it
         with contextlib.suppress(ImportError):
             importlib.import_module("idml_hf.models")
-        config = timm.get_pretrained_cfg(backbone, allow_unregistered=False)
-        if config is None:
-            from .configuration_idml import one_of
-
+        if not timm.is_model(backbone):
             one_of("timm architecture", backbone, timm.list_models())
+        config = timm.get_pretrained_cfg(backbone)
+        if config is None:
             raise ValueError(f"timm has no data configuration for {backbone!r}")
         return cls.from_timm(resolve_data_config({}, pretrained_cfg=config.to_dict()), image_size, crop_pct)
 

@@ -98,14 +98,14 @@ def embed(
     batch_size: BatchSize = 64,
     workers: Workers = 0,
 ) -> None:
-    """Embed images; writes embeddings.safetensors, and images.parquet with a row for each image."""
+    """Embed images; writes embeddings.parquet, with a row for each image."""
     _quiet()
     from ..data import load_images
-    from ..retrieval.store import embed_to_folder
+    from .embedding import embed_to_parquet
 
     images = load_images(dataset, split, root=root, skip_bad_images=skip_bad_images)
-    files = embed_to_folder(model, images, output, batch_size=batch_size, num_workers=workers)
-    typer.echo(f"{len(images)} images embedded: {', '.join(str(f) for f in files)}")
+    file = embed_to_parquet(model, images, output, batch_size=batch_size, num_workers=workers)
+    typer.echo(f"{len(images)} images in {file}")
 
 
 @app.command(epilog="Example: idml-hf index my-model --dataset photos/ --output my-index")

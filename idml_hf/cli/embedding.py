@@ -1,0 +1,54 @@
+"""`idml-hf embed`: embeddings as a parquet file, which `datasets` and every data frame library read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..data import ImageSet
+from ..image_processing_idml import IDMLImageProcessor
+from ..modeling_idml import IDMLModel
+from ..retrieval import embed_dataset
+
+
+def embed_to_parquet(model: str, images: ImageSet, output: Path, **options: Any) -> Path:
+    """Embed images and write `embeddings.parquet` into `output`.
+
+    Its columns: `image` (path, or name in its source), `label` (-1 where unknown), `class`, `semantic` and
+    `uncertainty_embeds` (lists of float32), `uncertainty`, `semantic_norm`.
+
+    Args:
+        model: Folder or Hub id.
+        images: What to embed.
+        output: Folder.
+        options: Those of [`idml_hf.retrieval.embed.embed_dataset`].
+
+    Returns:
+        The file.
+    """
+    processor = IDMLImageProcessor.from_pretrained(model)
+    embeddings = embed_dataset(IDMLModel.from_pretrained(model), processor, images, **options)
+    names = [images.class_names[label] if label >= 0 else "" for label in images.labels]
+    table = pa.table(
+        {
+            "image": images.ids,
+            "label": images.labels,
+            "class": names,
+            "semantic": list(embeddings.semantic),
+            "uncertainty_embeds": list(embeddings.uncertainty_embeds),
+            "uncertainty": embeddings.uncertainty,
+            "semantic_norm": embeddings.semantic_norm,
+        }
+    )
+    output.mkdir(parents=True, exist_ok=True)
+    file = output / "embeddings.parquet"
+    # in one step, so that a full disk or a kill leaves the file that was there
+    pq.write_table(table, file.with_suffix(".part"))
+    file.with_suffix(".part").replace(file)
+    return file
+
+
+__all__ = ["embed_to_parquet"]

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from ..data import ImageSet, load_images
 from ..image_processing_idml import IDMLImageProcessor
 from ..modeling_idml import IDMLModel
+from .calibration import DELTA, Calibration, fit_calibration
 from .duplicates import NearDuplicates, near_duplicates
 from .embed import Embeddings, embed_dataset
 from .engines import Engine, create_engine, restore_engine
-from .gallery import Gallery, finite_rows, unit_rows
+from .gallery import Gallery
 from .model_reference import ModelReference, load_model, processor_of
 from .queries import read_queries
-from .ranking import rank
 from .results import SearchResult
+from .searcher import Searcher
 from .storage import StoredIndex, read_index, write_index
 from .thumbnails import THUMBNAIL_SIZE, Thumbnails
-
-logger = logging.getLogger("idml_hf.retrieval")
+from .validation import judge_among_themselves, labelled_queries
 
 
 @dataclass(eq=False, repr=False)
@@ -57,6 +55,7 @@ class IDMLIndex:
     def __post_init__(self) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.engine: Engine | None = None
+        self.calibration: Calibration | None = None
         self._model: IDMLModel | None = None
         self._next_id = int(self.gallery.ids.max(initial=-1)) + 1
         self._origin: tuple[Path, str] | None = None
@@ -246,13 +245,66 @@ class IDMLIndex:
         positions, scores = near_duplicates(self.gallery.semantic, threshold, max_pairs, self.device)
         return NearDuplicates(self.gallery.ids[positions], scores)
 
-    def search(self, images: Any, k: int = 5, *, metric: str = "cosine", batch_size: int = 64) -> SearchResult:
+    def calibrate(
+        self,
+        validation: ImageSet | str | Path,
+        *,
+        against: str = "itself",
+        error_rate: float = 0.1,
+        delta: float = DELTA,
+        metric: str = "cosine",
+        batch_size: int = 64,
+        seed: int = 0,
+        progress: bool = True,
+    ) -> Calibration:
+        """Learn from labelled images how probable it is that a first match is right, and from when on to say so.
+
+        The classes of the images must be new to the model. A promise made from them holds for queries and galleries
+        like them; a gallery many times larger, say, is harder.
+
+        Args:
+            validation: labelled images, or what `idml_hf.data.load_images` takes.
+            against: `"itself"`: each image is searched for among the others, except those of its class and group if
+                the images have groups. `"index"`: it is searched for in this index, which must not hold it; classes
+                are matched by their names, and for a class that the index does not have every match is wrong.
+            error_rate: promise to keep where a search names none: share of wrong first matches among those given.
+            delta: chance that a promise is broken.
+            metric: ranking whose first match is judged.
+            batch_size: images embedded at a time.
+            seed: chooses which classes are learnt from and which tested on.
+            progress: whether to show a progress bar.
+
+        Raises:
+            ValueError: if the images are too few or not labelled, or there is nothing to learn from them.
+        """
+        images = load_images(validation) if isinstance(validation, (str, Path)) else validation
+        queries = labelled_queries(self.embed(images, batch_size, progress), images)
+        if against == "itself":
+            judged = judge_among_themselves(queries, metric, self.tau, self.device)
+        elif against == "index":
+            judged = self._searcher().judge(queries, metric)
+        else:
+            raise ValueError(f'against must be "itself" or "index", got {against!r}')
+        self.calibration = fit_calibration(judged, error_rate=error_rate, delta=delta, metric=metric, seed=seed)
+        return self.calibration
+
+    def search(
+        self,
+        images: Any,
+        k: int = 5,
+        *,
+        metric: str = "cosine",
+        error_rate: float | None = None,
+        batch_size: int = 64,
+    ) -> SearchResult:
         """The best matches of images.
 
         Args:
             images: a path, a PIL image or a uint8 array (H, W, 3); a list of these; or an `ImageSet`.
             k: matches an image; fewer are returned where the index holds fewer.
             metric: `"cosine"`, or `"introspective"` to rank by the distance D that counts uncertainty.
+            error_rate: for a calibrated index, the accepted share of wrong first matches among those it does not
+                abstain from; default: what it was calibrated for.
             batch_size: images embedded at a time.
 
         Raises:
@@ -261,7 +313,12 @@ class IDMLIndex:
         queries, names = read_queries(images)
         embeddings = self.embed(queries, batch_size)
         return self.search_embeddings(
-            embeddings.semantic, embeddings.uncertainty_embeds, k, metric=metric, queries=names
+            embeddings.semantic,
+            embeddings.uncertainty_embeds,
+            k,
+            metric=metric,
+            error_rate=error_rate,
+            queries=names,
         )
 
     def search_embeddings(
@@ -271,6 +328,7 @@ class IDMLIndex:
         k: int = 5,
         *,
         metric: str = "cosine",
+        error_rate: float | None = None,
         queries: Sequence[str] = (),
     ) -> SearchResult:
         """The best matches of embedded images.
@@ -279,61 +337,22 @@ class IDMLIndex:
             semantic: (Q, d); rows are normalised.
             uncertainty_embeds: (Q, d_u); None means 0.
             k: matches an image; fewer are returned where the index holds fewer.
-            metric: `"cosine"` or `"introspective"`.
+            metric, error_rate: as for `search`.
             queries: what to call the images in the result.
 
         Raises:
             ValueError: for embeddings that are not finite or not of the index's size, or an unknown metric.
         """
-        gallery = self.gallery
-        semantic, uncertainty_embeds = self._check_queries(semantic, uncertainty_embeds)
-        scores, positions = rank(
-            gallery, self.engine, semantic, uncertainty_embeds, self._check_k(k), metric, self.tau, self.device
-        )
-        labels = np.where(positions < 0, -1, gallery.labels[positions])
-        match_uncertainty = np.linalg.norm(gallery.uncertainty_embeds[positions], axis=2)
-        return SearchResult(
-            ids=np.where(positions < 0, -1, gallery.ids[positions]),
-            scores=scores,
-            labels=labels,
-            names=np.array([[gallery.name_of(label) for label in row] for row in labels.tolist()], dtype=object),
-            paths=np.array(gallery.paths.take(pa.array(positions.ravel().clip(min=0)))).reshape(positions.shape),
-            match_uncertainty=np.where(positions < 0, np.float32(np.nan), match_uncertainty),
-            uncertainty=np.linalg.norm(uncertainty_embeds, axis=1),
-            metric=metric,
-            queries=tuple(queries),
-        )
+        return self._searcher().search(semantic, uncertainty_embeds, k, metric, error_rate, queries)
+
+    def _searcher(self) -> Searcher:
+        return Searcher(self.gallery, self.engine, self.tau, self.device, self.calibration)
 
     def embed(self, images: ImageSet | Sequence[Any], batch_size: int = 64, progress: bool = False) -> Embeddings:
         """Embeddings of images by the index's model."""
         if self.processor is None:
             self.processor = processor_of(self.model, self.reference.revision)
         return embed_dataset(self.model, self.processor, images, batch_size, self.device, progress=progress)
-
-    def _check_queries(self, semantic: Any, uncertainty_embeds: Any) -> tuple[np.ndarray, np.ndarray]:
-        semantic = unit_rows(semantic, "query embeddings")
-        if uncertainty_embeds is None:
-            uncertainty_embeds = np.zeros((len(semantic), self.gallery.uncertainty_embeds.shape[1]), dtype=np.float32)
-        uncertainty_embeds = finite_rows(uncertainty_embeds, "uncertainty embeddings of the queries", len(semantic))
-        for what, mine, others in (
-            ("embeddings", self.gallery.semantic, semantic),
-            ("uncertainty embeddings", self.gallery.uncertainty_embeds, uncertainty_embeds),
-        ):
-            if mine.shape[1] != others.shape[1]:
-                raise ValueError(
-                    f"{what} of the queries have {others.shape[1]} dimensions, those of the index {mine.shape[1]}: "
-                    "they come from another model"
-                )
-        return semantic, uncertainty_embeds
-
-    def _check_k(self, k: int) -> int:
-        if k < 1:
-            raise ValueError(f"k must be at least 1, got {k}")
-        if not len(self):
-            raise ValueError("the index is empty")
-        if k > len(self):
-            logger.warning("the index holds %d images, so there are no %d matches", len(self), k)
-        return min(k, len(self))
 
     def save(self, folder: str | Path) -> None:
         """Save into a folder, which is made if needed.
@@ -354,6 +373,7 @@ class IDMLIndex:
             "model": self.reference.relative_to(folder),
             "processor": None if self.processor is None else self.processor.to_dict(),
             "engine": None if self.engine is None else self.engine.settings(),
+            "calibration": None if self.calibration is None else self.calibration.to_json(),
             "class_names": list(self.gallery.class_names),
         }
         expected = self._origin[1] if self._origin is not None and self._origin[0] == folder else None
@@ -385,6 +405,8 @@ class IDMLIndex:
             None if processor is None else IDMLImageProcessor.from_dict(processor),
         )
         index.engine = restore_engine(manifest["engine"], stored.arrays, len(gallery))
+        calibration = manifest["calibration"]
+        index.calibration = None if calibration is None else Calibration.from_json(calibration)
         index._next_id = manifest["next_id"]
         index._origin = (folder, stored.version)
         if model is not None:

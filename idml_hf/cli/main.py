@@ -162,6 +162,32 @@ def demo(
     _report(run_demo(output, weights), output)
 
 
+data_app = typer.Typer(help="Look after data sets.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+
+@data_app.command(epilog="Example: idml-hf data check cub --root CUB_200_2011 --output cub-check")
+def check(
+    dataset: Annotated[str, typer.Argument(help="Name, folder, or Hub id of a data set")],
+    root: Root = None,
+    output: Annotated[Path | None, typer.Option(help="Folder for report.json and a contact sheet")] = None,
+) -> None:
+    """Verify counts, classes, unreadable images and duplicates between train and test; exits with 1 on a problem."""
+    _quiet()
+    from ..data import check_dataset
+
+    report = check_dataset(dataset, root)
+    typer.echo(report.describe())
+    if output is not None:
+        import json as json_module
+
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "report.json").write_text(json_module.dumps(report.to_dict(), indent=2), encoding="utf-8")
+        report.contact_sheet.save(output / "contact_sheet.png")
+    if not report.ok:
+        raise typer.Exit(1)
+
+
 def _quiet() -> None:
     """Keep other libraries' remarks out of the way of ours."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

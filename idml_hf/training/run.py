@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from pathlib import Path
@@ -40,6 +41,7 @@ def train_retrieval(run: RetrievalRun, progress: bool = True) -> dict[str, Any]:
         FloatingPointError: if the loss is not finite.
     """
     started = time.monotonic()
+    progress = progress and os.environ.get("RANK", "0") == "0"
     output = Path(run.output)
     checkpoint = prepare_output(run)
     data = load_retrieval_data(

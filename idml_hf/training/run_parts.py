@@ -109,6 +109,7 @@ def training_arguments(
         "torch_compile": run.compile,
         "save_total_limit": 1,
         "logging_steps": 10,
+        "logging_first_step": True,
         "report_to": "none",
         "disable_tqdm": not progress,
         **save,
@@ -125,7 +126,8 @@ def save_run(
     metrics: dict[str, Any],
     log: list[dict[str, Any]],
 ) -> None:
-    """Write the model and what is known of it; `metrics.json` comes last, so it marks a folder that is whole."""
+    """Write the model and what is known of it; `metrics.json` marks a folder whose results are whole."""
+    from ..hub.card import write_model_card
     from .curve import plot_training
 
     output = Path(run.output)
@@ -137,6 +139,7 @@ def save_run(
     (output / "run.json").write_text(json.dumps(record, indent=2), encoding="utf-8")
     plot_training(log, output / "training_curve.png")
     (output / "metrics.json").write_text(json.dumps(metrics, indent=2), encoding="utf-8")
+    write_model_card(output)
 
 
 __all__ = ["CHECKPOINTS", "build_on_trunk", "prepare_output", "save_run", "training_arguments"]

@@ -162,3 +162,16 @@ def test_unreadable_images_are_listed_and_can_be_skipped(photos, tmp_path, capsy
 def test_help_shows_an_example(command, capsys):
     run(command, "--help")
     assert f"Example: idml-hf {command}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_checking_data(photos, tmp_path, capsys):
+    run("data", "check", photos, "--output", tmp_path)
+    assert json.loads((tmp_path / "report.json").read_text()) and Image.open(tmp_path / "contact_sheet.png").width
+    first, *_, last = sorted(photos.iterdir())
+    try:
+        (last / "copy.png").write_bytes((first / "0.png").read_bytes())
+        with pytest.raises(SystemExit):
+            run("data", "check", photos)
+        assert "copy.png" in capsys.readouterr().out
+    finally:
+        (last / "copy.png").unlink()

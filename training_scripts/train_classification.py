@@ -11,12 +11,16 @@ from typing import Annotated, Any
 
 import typer
 
+from idml_hf.cli.main import run_app
 from idml_hf.cli.options import given, options_from
 from idml_hf.cli.tables import metrics_table, print_table
 from idml_hf.training.classification_recipe import ClassificationRun
 from idml_hf.training.recipe import load_recipe
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
+
+@app.command()
 @options_from(ClassificationRun)
 def main(
     recipe: Annotated[
@@ -41,4 +45,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_app(app)

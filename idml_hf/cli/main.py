@@ -204,7 +204,12 @@ def _report(metrics: dict[str, Any], output: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run `idml-hf`. An error that names its cause is printed as one line, without a traceback."""
+    """Run `idml-hf`."""
+    run_app(app, arguments)
+
+
+def run_app(app: typer.Typer, arguments: list[str] | None = None) -> None:
+    """Run an application. An error that names its cause is printed as one line, without a traceback."""
     try:
         app(arguments)
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
@@ -214,4 +219,4 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-__all__ = ["app", "main"]
+__all__ = ["app", "main", "run_app"]

@@ -1,0 +1,118 @@
+"""The command line of `training_scripts/reproduce.py`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ..configuration_idml import one_of
+from .execute import execute_all
+from .plan import PlannedRun, changed_settings, plan
+from .report import difference_grid, result_grid
+from .results import Result, read_result, write_csv
+from .tables import TABLES, Table
+
+
+def reproduce(
+    table: str,
+    recipes: Path,
+    *,
+    root: Path | None = None,
+    weights: Path | None = None,
+    seeds: int | None = None,
+    rows: tuple[str, ...] = (),
+    dry_run: bool = False,
+    report: bool = False,
+    jobs: int = 1,
+    results: Path = Path("results"),
+    runs: Path = Path("runs"),
+    workers: int | None = None,
+    console: Console | None = None,
+) -> list[Result]:
+    """Make the runs of a table that are missing, write `results/TABLE.csv`, and print the table.
+
+    Args:
+        table: Name of a table of [`idml_hf.reproduce.tables.TABLES`].
+        recipes: Folder of the recipes.
+        root: Where the data set lies on disk.
+        weights: Local file of trunk weights in timm's naming.
+        seeds: Number of seeds; None means the table's own.
+        rows: Names of the rows wanted; none means all.
+        dry_run: Only list the runs, and about how long they will take.
+        report: Only print, and write the CSV file, from the results at hand.
+        jobs: Runs at a time.
+        results: Folder of the results, one file a run: a run whose file is there is not made again.
+        runs: Folder for models and checkpoints.
+        workers: Processes that decode images, for each run; None means the recipe's number.
+        console: Where to print.
+
+    Returns:
+        The results at hand at the end.
+
+    Raises:
+        ValueError: for an unknown table or row, or a result that was made with other settings.
+    """
+    console = console or Console()
+    chosen = TABLES[one_of("table", table, list(TABLES))]
+    given = {"root": root and str(root), "weights": weights and str(weights), "workers": workers}
+    local = {key: value for key, value in given.items() if value is not None}
+    numbers = range(chosen.seeds if seeds is None else seeds)
+    planned = plan(chosen, numbers, recipes, results, runs, rows, local)
+    changed = {run.result: text for run in planned if run.done and (text := changed_settings(run))}
+    if dry_run:
+        _print_plan(planned, console)
+        return _at_hand(planned)
+    if not report:
+        for path, text in changed.items():
+            raise ValueError(f"{path} was made with other settings ({text}): move it away, or give other --results")
+        execute_all(planned, jobs)
+    at_hand = _at_hand(planned)
+    if os.environ.get("RANK", "0") == "0":
+        for path, text in changed.items():
+            console.print(f"[yellow]{path} was made with other settings: {text}[/]")
+        _print_report(chosen, at_hand, results / f"{table}.csv", console)
+    return at_hand
+
+
+def _at_hand(planned: list[PlannedRun]) -> list[Result]:
+    return [read_result(run.result) for run in planned if run.done]
+
+
+def _print_report(table: Table, results: list[Result], path: Path, console: Console) -> None:
+    if not results:
+        console.print(f"There are no results of table {table.name} yet")
+        return
+    write_csv(path, results)
+    console.print(result_grid(table, results))
+    console.print(difference_grid(table, results))
+    console.print(f"A line for each run is in {path}")
+
+
+def _print_plan(planned: list[PlannedRun], console: Console) -> None:
+    from .estimate import images_seen, measured_rate, timed_rate
+
+    missing = [run for run in planned if not run.done]
+    rate = measured_rate(_at_hand(planned))
+    source = "at the rate of the runs at hand"
+    if rate is None and missing:
+        rate = timed_rate(missing[0].run)
+        source = "at the rate of a few steps timed now, without data loading and evaluation"
+    total = 0.0
+    for run in planned:
+        images: Any = images_seen(run.run)
+        hours = images / rate / 3600 if images and rate else 0.0
+        total += 0.0 if run.done else hours
+        state = "done" if run.done else f"about {_duration(hours)}" if hours else "duration unknown"
+        console.print(f"{run.row}, seed {run.run.seed}: {state}  [dim]{run.result}[/]")
+    about = f", about {_duration(total)} {source}" if total else ""
+    console.print(f"{len(missing)} of {len(planned)} runs to make{about}")
+
+
+def _duration(hours: float) -> str:
+    return f"{60 * hours:.0f} min" if hours < 2 else f"{hours:.0f} h" if hours < 48 else f"{hours / 24:.0f} days"
+
+
+__all__ = ["reproduce"]

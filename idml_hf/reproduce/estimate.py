@@ -1,0 +1,75 @@
+"""How long a table will take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+import torch
+
+from ..data import DATASETS
+from ..modeling_idml import IDMLForImageClassification, IDMLPreTrainedModel
+from ..modeling_metric_learning import IDMLForMetricLearning
+from ..training.classification_recipe import ClassificationRun
+from ..training.classification_run import classifier_config
+from ..training.recipe import RetrievalRun, TrainingRun
+from ..training.run import model_config
+from .results import Result
+
+CPU_BATCH = 8
+
+
+def images_seen(run: TrainingRun) -> int | None:
+    """Number of training images of all epochs together; None for a data set that is not in the registry."""
+    spec = DATASETS.get(run.dataset)
+    if spec is None:
+        return None
+    return round(spec.expected["train"][0] * (1 - run.validation_fraction)) * run.epochs
+
+
+def measured_rate(results: Iterable[Result]) -> float | None:
+    """Training images a second of the runs that were made."""
+    rates = [rate for result in results if (rate := result.metrics.get("train_images_per_second"))]
+    return sum(rates) / len(rates) if rates else None
+
+
+def timed_rate(run: TrainingRun, steps: int = 2) -> float:
+    """Training images a second of this machine: forward and backward passes of random images, without data loading."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model, classes = fresh_model(run), max(2, min(10, run.batch_size // 2))
+    model = model.to(device, memory_format=torch.channels_last).train()
+    batch = run.batch_size if device.type == "cuda" else min(run.batch_size, CPU_BATCH)
+    size = run.image_size or 224
+    images = torch.randn(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
+    inputs = {"pixel_values": images, "labels": torch.arange(batch, device=device) % classes}
+    if isinstance(run, RetrievalRun) and run.mixup:
+        mix_ratio = torch.tensor(0.5, device=device)
+        inputs |= {"mixed_pixel_values": images, "mixed_labels": inputs["labels"], "mix_ratio": mix_ratio}
+    half = torch.autocast(device.type, torch.bfloat16 if run.precision == "bf16" else torch.float16)
+    started = 0.0
+    for step in range(steps + 1):
+        if step == 1:
+            started = time.perf_counter()
+        if run.precision == "fp32":
+            loss = model(**inputs).loss
+        else:
+            with half:
+                loss = model(**inputs).loss
+        loss.backward()
+        # reading the loss waits for the device
+        loss.item()
+    return batch * steps / (time.perf_counter() - started)
+
+
+def fresh_model(run: TrainingRun) -> IDMLPreTrainedModel:
+    """The model of a run, with random weights everywhere; it can be built on the meta device."""
+    spec = DATASETS.get(run.dataset)
+    classes = spec.expected["train"][1] if spec is not None else 100
+    if isinstance(run, RetrievalRun):
+        return IDMLForMetricLearning.from_backbone(run.backbone, pretrained=False, **model_config(run, classes))
+    assert isinstance(run, ClassificationRun)
+    names = tuple(str(label) for label in range(classes))
+    return IDMLForImageClassification.from_backbone(run.backbone, pretrained=False, **classifier_config(run, names))
+
+
+__all__ = ["fresh_model", "images_seen", "measured_rate", "timed_rate"]

@@ -1,0 +1,118 @@
+"""Makes the runs that are missing."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import platform
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from importlib.metadata import version
+from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
+from typing import Any
+
+from ..training.checkpoints import last_complete_checkpoint
+from ..training.recipe import RetrievalRun, TrainingRun
+from .plan import PlannedRun, portable_settings
+from .results import Result, write_atomically, write_result
+
+PACKAGES = ("idml-hf", "torch", "transformers", "timm", "numpy")
+
+
+def execute(planned: PlannedRun, progress: bool = True) -> Result:
+    """Make one run, or go on with it where it was interrupted, and write its result.
+
+    Under `accelerate launch` all processes make the run together and the first one writes.
+    """
+    from accelerate import PartialState
+
+    state = PartialState()
+    folder, settings = Path(planned.run.output), portable_settings(planned.run)
+    interrupted = _same_run(folder, settings) and last_complete_checkpoint(folder / "checkpoints") is not None
+    state.wait_for_everyone()
+    if state.is_main_process:
+        write_atomically(folder / "planned.json", json.dumps(settings))
+    run = replace(planned.run, resume=interrupted, overwrite=not interrupted)
+    metrics = _train(run, progress)
+    result = Result(planned.table, planned.row, planned.run.seed, settings, metrics, environment())
+    if state.is_main_process:
+        write_result(planned.result, result)
+    return result
+
+
+def _same_run(folder: Path, settings: dict[str, Any]) -> bool:
+    """Whether what lies in the folder was started with these settings."""
+    try:
+        return json.loads((folder / "planned.json").read_text(encoding="utf-8")) == json.loads(json.dumps(settings))
+    except (OSError, ValueError):
+        return False
+
+
+def _train(run: TrainingRun, progress: bool) -> dict[str, Any]:
+    if isinstance(run, RetrievalRun):
+        from ..training.run import train_retrieval
+
+        return train_retrieval(run, progress)
+    from ..training.classification_recipe import ClassificationRun
+    from ..training.classification_run import train_classification
+
+    assert isinstance(run, ClassificationRun)
+    return train_classification(run, progress)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, and the machine in words."""
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    versions = {name: version(name) for name in PACKAGES}
+    return {**versions, "python": platform.python_version(), "device": device, "threads": torch.get_num_threads()}
+
+
+def execute_all(planned: list[PlannedRun], jobs: int = 1, progress: bool = True) -> None:
+    """Make the runs whose results are missing, `jobs` at a time, each job on a GPU of its own where there are some.
+
+    The first run that fails ends it: what is finished is kept, and the next call goes on from there.
+    """
+    missing = [run for run in planned if not run.done]
+    if jobs == 1:
+        for i, run in enumerate(missing):
+            _announce(f"{i + 1} of {len(missing)}: {run.row}, seed {run.run.seed}")
+            execute(run, progress)
+        return
+    import torch
+
+    context = multiprocessing.get_context("spawn")
+    arguments = (context.Value("i", 0), jobs, torch.cuda.device_count())
+    with ProcessPoolExecutor(jobs, context, initializer=_set_up_worker, initargs=arguments) as pool:
+        futures = {pool.submit(execute, run, False): run for run in missing}
+        try:
+            for i, future in enumerate(as_completed(futures)):
+                future.result()
+                run = futures[future]
+                _announce(f"{i + 1} of {len(missing)} done: {run.row}, seed {run.run.seed}")
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _set_up_worker(counter: Synchronized, jobs: int, gpus: int) -> None:
+    """Give the worker a GPU, or its share of the cores; before torch is imported."""
+    with counter.get_lock():
+        number = counter.value
+        counter.value += 1
+    if gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(number % gpus)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+
+
+def _announce(text: str) -> None:
+    if os.environ.get("RANK", "0") == "0":
+        from rich.console import Console
+
+        Console().rule(text)
+
+
+__all__ = ["environment", "execute", "execute_all"]

@@ -1,0 +1,167 @@
+"""What the tables consist of: their rows are recipes and a few settings, their columns are metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric of a table.
+
+    Args:
+        title: Its name in the paper's table.
+        key: Its name in the metrics of a run.
+        scale: Factor from the one to the other.
+        digits: Decimals to print.
+        higher_is_better: Whether more is better.
+    """
+
+    title: str
+    key: str
+    scale: float = 100.0
+    digits: int = 1
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method of a table.
+
+    Args:
+        name: Its name in the paper's table.
+        recipes: Files below the recipes' folder; the keys of later ones replace those of earlier ones.
+        settings: Fields of the run that replace those of the recipes.
+        against: Name of the row it is compared with, seed by seed.
+    """
+
+    name: str
+    recipes: tuple[str, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    against: str | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper, or one in its layout.
+
+    Args:
+        name: What `--table` calls it.
+        title: Its title.
+        task: `retrieval` or `classification`.
+        rows: The methods.
+        columns: The metrics.
+        paper: Name of the data set in the paper's table, or None.
+        seeds: Number of seeds unless told otherwise.
+    """
+
+    name: str
+    title: str
+    task: str
+    rows: tuple[Row, ...]
+    columns: tuple[Column, ...]
+    paper: str | None = None
+    seeds: int = 3
+
+
+# in the order of the paper's tables: the plain loss, its introspective form, and the loss's name here
+LOSS_ROWS = (
+    ("Triplet-SH", "IDML-TSH", "triplet_semihard"),
+    ("ProxyNCA", "IDML-PN", "proxy_nca"),
+    ("FastAP", "IDML-FAP", "fast_ap"),
+    ("Contrastive", "IDML-Con", "contrastive"),
+    ("Margin-DW", "IDML-MDW", "margin_dw"),
+    ("Multi-Sim", "IDML-MS", "multi_similarity"),
+    ("ProxyAnchor", "IDML-PA", "proxy_anchor"),
+)
+
+RECALL_AT_1 = Column("R@1", "recall_at_1")
+RETRIEVAL_REST = (Column("NMI", "nmi"), Column("RP", "r_precision"), Column("M@R", "map_at_r"))
+RETRIEVAL_COLUMNS = (RECALL_AT_1, Column("R@2", "recall_at_2"), *RETRIEVAL_REST)
+SOP_COLUMNS = (RECALL_AT_1, Column("R@10", "recall_at_10"), *RETRIEVAL_REST)
+R_AUROC = Column("R-AUROC", "r_auroc", 1.0, 3)
+TOP1, TOP5 = Column("Top-1 Acc", "top1", digits=2), Column("Top-5 Acc", "top5", digits=2)
+# in thousandths, as usual for AURC
+AURC = Column("AURC", "aurc", 1000.0, 2, higher_is_better=False)
+CALIBRATION = (
+    Column("ECE", "ece", 100.0, 2, higher_is_better=False),
+    Column("NLL", "nll", 1.0, 4, higher_is_better=False),
+)
+
+
+def retrieval_rows(*recipes: str, introspective: str = "ratio", **settings: Any) -> tuple[Row, ...]:
+    """The seven losses, each plain and introspective, on top of `recipes`."""
+    rows = []
+    for plain, ours, loss in LOSS_ROWS:
+        parts = (*recipes, f"losses/{loss}.yaml")
+        rows.append(Row(plain, (*parts, "forms/none.yaml"), settings))
+        rows.append(Row(ours, (*parts, f"forms/{introspective}.yaml"), settings, against=plain))
+    return tuple(rows)
+
+
+def classification_rows(
+    *recipes: str, cutmix_probability: float, introspective: str = "forms/released_classification.yaml"
+) -> tuple[Row, ...]:
+    """Plain, Mixup and CutMix, each without and with the metric, on top of `recipes`."""
+    mixes = (
+        ("Baseline", "ISM-Baseline", {"mix": "none"}),
+        ("Mixup", "IDML-Mixup", {"mix": "mixup", "mix_alpha": 1.0, "mix_probability": 1.0}),
+        ("Cutmix", "IDML-Cutmix", {"mix": "cutmix", "mix_alpha": 1.0, "mix_probability": cutmix_probability}),
+    )
+    rows = []
+    for plain, ours, mix in mixes:
+        rows.append(Row(plain, (*recipes, "forms/none.yaml"), mix))
+        rows.append(Row(ours, (*recipes, introspective), mix, against=plain))
+    return tuple(rows)
+
+
+def _retrieval_tables() -> list[Table]:
+    tables = []
+    for name, title in (("cub", "CUB-200-2011"), ("cars", "Cars196"), ("sop", "Stanford Online Products")):
+        columns = SOP_COLUMNS if name == "sop" else RETRIEVAL_COLUMNS
+        tables.append(Table(name, title, "retrieval", retrieval_rows(f"paper/{name}.yaml"), columns, paper=title))
+        for trunk in ("dinov2", "siglip"):
+            rows = retrieval_rows(f"modern/{trunk}.yaml", dataset=name)
+            tables.append(Table(f"{name}-{trunk}", f"{title}, {trunk}", "retrieval", rows, columns))
+    return tables
+
+
+def _classification_tables() -> list[Table]:
+    imagenet = classification_rows("classification/imagenet.yaml", cutmix_probability=1.0)
+    tables = [Table("imagenet", "ImageNet-1K", "classification", imagenet, (TOP1, TOP5), "ImageNet-1K", seeds=1)]
+    for name, title, columns in (("cifar100", "Cifar 100", (TOP1, TOP5)), ("cifar10", "Cifar 10", (TOP1,))):
+        recipe = f"classification/{name}.yaml"
+        rows = classification_rows(recipe, cutmix_probability=0.5)
+        tables.append(Table(name, f"{title}, PyramidNet-200", "classification", rows, columns, title))
+        rows = classification_rows(recipe, "classification/resnet50_small.yaml", cutmix_probability=0.5)
+        tables.append(Table(f"{name}-resnet50", f"{title}, ResNet-50", "classification", rows, columns, title))
+    return tables
+
+
+EMOJI = Table(
+    "emoji",
+    "Emoji, cross-style",
+    "retrieval",
+    retrieval_rows("emoji.yaml"),
+    (*RETRIEVAL_COLUMNS, R_AUROC),
+)
+
+FASHION_MNIST = Table(
+    "fashion-mnist",
+    "Fashion-MNIST",
+    "classification",
+    classification_rows(
+        "classification/fashion-mnist.yaml",
+        cutmix_probability=0.5,
+        introspective="classification/fashion-mnist-metric.yaml",
+    ),
+    (TOP1, AURC, *CALIBRATION),
+    seeds=5,
+)
+
+TABLES = {table.name: table for table in (*_retrieval_tables(), *_classification_tables(), EMOJI, FASHION_MNIST)}
+"""All tables by name."""
+
+__all__ = ["TABLES", "Column", "Row", "Table", "classification_rows", "retrieval_rows"]

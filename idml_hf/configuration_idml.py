@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
+from huggingface_hub import constants
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from transformers import PreTrainedConfig
 
 POOLS = ("avg", "max", "avg_max", "token")
@@ -29,6 +40,35 @@ def one_of(what: str, value: str, choices: tuple[str, ...] | list[str]) -> str:
     hint = f" Did you mean {near[0]!r}?" if near else ""
     listed = f" Known: {', '.join(choices)}." if len(choices) <= 20 else ""
     raise ValueError(f"Unknown {what} {value!r}.{hint}{listed}")
+
+
+@contextmanager
+def clear_loading_errors(name: Any, revision: str | None = None) -> Iterator[None]:
+    """Say in one line why `name`, a folder or a Hub id, cannot be loaded, where the Hub's client knows the reason."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.__cause__ or error
+        where = f"{name} at revision {revision}" if revision else name
+        if isinstance(error, FileNotFoundError):
+            raise
+        if isinstance(reason, HFValidationError):
+            raise FileNotFoundError(f"There is no folder {name}") from error
+        if isinstance(reason, RevisionNotFoundError):
+            message = f"{name} has no revision {revision!r} on the Hub"
+        elif isinstance(reason, RepositoryNotFoundError):
+            message = (
+                f"There is neither a folder {name} nor such a repository on the Hub that you may read. If it is "
+                "private, log in with `hf auth login`, set HF_TOKEN, or give token="
+            )
+        elif isinstance(reason, (LocalEntryNotFoundError, OfflineModeIsEnabled)):
+            state = "offline mode is on" if constants.HF_HUB_OFFLINE else f"{constants.ENDPOINT} cannot be reached"
+            message = f"{where} is neither a folder nor in the cache, and {state}"
+        elif isinstance(reason, HfHubHTTPError) and reason.response.status_code == 401:
+            message = f"The Hub does not accept the token with which {name} was asked for"
+        else:
+            raise
+        raise OSError(message) from error
 
 
 class IDMLConfig(PreTrainedConfig):
@@ -96,6 +136,24 @@ class IDMLConfig(PreTrainedConfig):
         if min(self.embedding_dim, self.uncertainty_dim) < 1 or self.tau <= 0 or self.uncertainty_level <= 0:
             raise ValueError("embedding_dim, uncertainty_dim, tau and uncertainty_level must be positive")
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> tuple[dict, dict]:
+        """As in transformers, but refuses a folder or repository that holds no IDML model.
+
+        Raises:
+            OSError: saying what is missing: folder, repository, revision, file or connection.
+            ValueError: for a model of another kind.
+        """
+        name = str(pretrained_model_name_or_path)
+        with clear_loading_errors(name, kwargs.get("revision")):
+            config, rest = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+            if not config:
+                raise FileNotFoundError(f"{name} holds no model: it has no config.json")
+        if config.get("model_type") != cls.model_type:
+            kind = config.get("model_type", "no kind of model")
+            raise ValueError(f"{name} is not an IDML model: its config.json describes {kind}")
+        return config, rest
 
 
 __all__ = ["IDMLConfig"]

@@ -10,8 +10,6 @@ from typing import Any
 from transformers.image_processing_backends import TorchvisionBackend
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
 
-from .configuration_idml import one_of
-
 from .configuration_idml import clear_loading_errors, one_of
 
 # Below this side the border of a picture carries content that a central crop would cut away.

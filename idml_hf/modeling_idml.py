@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from huggingface_hub import constants, get_session, try_to_load_from_cache
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, ModelOutput, cached_file
 
-from .configuration_idml import IDMLConfig, one_of
+from .configuration_idml import IDMLConfig, clear_loading_errors, one_of
 from .similarity import introspective_logits
 
 
@@ -175,6 +177,44 @@ class IDMLPreTrainedModel(PreTrainedModel):
         finally:
             for m in models:
                 del m._loading
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a model from a folder or the Hub; takes the arguments of transformers' method of this name.
+
+        Only safetensors files are read. What a checkpoint lacks is not made up, except for a head that is to be
+        trained (a classifier, or a loss); with `output_loading_info=True` the caller judges that.
+
+        Raises:
+            OSError: saying what is missing: folder, repository, revision, file or connection.
+            ValueError: for a model of another kind, or weights that do not fit the configuration.
+        """
+        name = str(pretrained_model_name_or_path)
+        if kwargs.setdefault("use_safetensors", True) is False:
+            raise ValueError("IDML models are loaded from safetensors files only")
+        asks = kwargs.pop("output_loading_info", False)
+        if not isinstance(kwargs.get("config", args[0] if args else None), IDMLConfig):
+            IDMLConfig.get_config_dict(name, **_where(kwargs))
+        with clear_loading_errors(name, kwargs.get("revision")):
+            if kwargs.get("state_dict") is None and kwargs.get("variant") is None:
+                _require_safetensors(name, _where(kwargs))
+            try:
+                model, info = super().from_pretrained(
+                    pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+                )
+            except SafetensorError as error:
+                raise ValueError(f"The weights of {name} are damaged: {error}") from error
+            except RuntimeError as error:
+                if "mismatched" not in str(error):
+                    raise
+                raise ValueError(f"The weights of {name} have other shapes than its config.json says") from error
+        if asks:
+            return model, info
+        needed = "" if cls is IDMLModel else r"idml\.backbone\."
+        missing = sorted(k for k in info["missing_keys"] if re.match(needed, k) and not k.endswith("batches_tracked"))
+        if missing:
+            raise ValueError(f"{name} is not a whole {cls.__name__}: it lacks {len(missing)} weights, as {missing[0]}")
+        return model
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:
         """Push the model with its image processor and a model card; see [`idml_hf.hub.push_model`]."""
@@ -446,6 +486,19 @@ def _download_trunk(config: IDMLConfig) -> nn.Module:
         raise OSError(
             f"The pretrained weights of {config.backbone!r} could not be downloaded ({reason}). {advice}"
         ) from error
+
+
+def _where(kwargs: dict[str, Any]) -> dict[str, Any]:
+    names = ("cache_dir", "local_files_only", "token", "revision", "subfolder")
+    return {name: kwargs[name] for name in names if kwargs.get(name) is not None}
+
+
+def _require_safetensors(name: str, where: dict[str, Any]) -> None:
+    # transformers would go on to read a pickle, or ask a service on the Hub to convert it
+    for file in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME):
+        if cached_file(name, file, _raise_exceptions_for_missing_entries=False, **where) is not None:
+            return
+    raise FileNotFoundError(f"{name} has no {SAFE_WEIGHTS_NAME}; weights in other files (pickles) are refused")
 
 
 def load_trunk_weights(trunk: nn.Module, path: Path) -> None:

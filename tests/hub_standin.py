@@ -224,12 +224,9 @@ class _Handler(BaseHTTPRequestHandler):
         user = self._user()
         repository = self.hub.repositories.get((kind, repo_id))
         if repository is None or (repository.private and user is None):
-            # who may not know of a repository is told that there is none
-            raise (
-                Refusal(404, "Repository not found", "RepoNotFound")
-                if user
-                else Refusal(401, "Invalid username or password.")
-            )
+            # Who may not know of a repository is told that there is none. (Over https the client takes any 401 of an
+            # unknown visitor for that; over http it goes by the code.)
+            raise Refusal(404 if user else 401, "Repository not found", "RepoNotFound")
         return repository
 
     def whoami(self, body: bytes) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import spearmanr
 
 from idml_hf.evaluation import (
     RetrievalEvaluator,
@@ -18,8 +19,9 @@ from idml_hf.evaluation import (
     retrieval_sheet,
     uncertainty_metrics,
 )
-from idml_hf.evaluation.corruptions import CORRUPTIONS
+from idml_hf.evaluation.corruptions import CORRUPTIONS, CorruptedImages
 from idml_hf.evaluation.report import metric_tables
+from idml_hf.evaluation.robustness import robustness_metrics
 from idml_hf.retrieval import embed as embedding_module
 from idml_hf.retrieval.embed import Embeddings
 
@@ -122,6 +124,32 @@ def test_model_is_evaluated_with_robustness_and_ood(evaluated: Any) -> None:
         for suffix in ("", "_max_similarity", "_margin", "_norm"):
             assert -1 <= metrics[name + suffix] <= 1
     json.dumps(metrics, allow_nan=False)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_harder_images_search_the_clean_ones_without_their_own_original(grouped: bool) -> None:
+    images = ColoredImages()
+    clean = mean_colors(None, None, images)
+    groups = images.groups if grouped else None
+    metrics = robustness_metrics(
+        lambda view: mean_colors(None, None, view), images, clean, images.labels, groups, number=12, seed=3
+    )
+    indices = np.sort(np.random.default_rng(3).permutation(40)[:12])
+    hidden = np.arange(40)[None, :] == indices[:, None]
+    if grouped:
+        same_class = images.labels[indices, None] == images.labels
+        hidden |= same_class & (images.groups[indices, None] == images.groups)
+
+    def dissimilarity(corruption: str, severity: int) -> np.ndarray:
+        hard = mean_colors(None, None, CorruptedImages(images, corruption, severity, 3, indices))
+        return -np.where(hidden, -2, hard.semantic @ clean.semantic.T).max(1)
+
+    for corruption in ("occlusion", "mixing"):
+        series = np.stack([dissimilarity(corruption, s) for s in range(6)], axis=1)
+        expected = np.mean([spearmanr(row, range(6)).statistic for row in series])
+        assert metrics[f"corruption_spearman_{corruption}_max_similarity"] == pytest.approx(expected)
+    expected = np.mean(dissimilarity("crop", 1) > dissimilarity("crop", 0))
+    assert metrics["crop_test_max_similarity"] == pytest.approx(expected)
 
 
 def test_evaluation_is_repeatable(evaluated: Any) -> None:

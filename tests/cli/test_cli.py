@@ -13,7 +13,8 @@ from idml_hf import IDMLIndex, IDMLModel
 from idml_hf.cli import main
 from idml_hf.data import load_retrieval_data
 
-TINY = "--backbone test_resnet --no-pretrained --image-size 32 --embedding-dim 16 --batch-size 24 --epochs 1".split()
+TINY = ["--backbone", "test_resnet", "--no-pretrained", "--image-size", "32", "--embedding-dim", "16"]
+TINY += ["--batch-size", "24", "--epochs", "1"]
 
 
 def run(*arguments) -> None:

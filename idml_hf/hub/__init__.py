@@ -7,6 +7,7 @@ from .onnx_export import export_onnx
 from .push import push_folder, push_model
 from .record import RunRecord
 from .sentence_transformers_config import sentence_transformers_files
+from .trainer_card import write_trainer_card
 
 __all__ = [
     "RunRecord",
@@ -17,4 +18,5 @@ __all__ = [
     "sentence_transformers_files",
     "validate_card",
     "write_model_card",
+    "write_trainer_card",
 ]

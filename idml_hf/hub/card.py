@@ -137,6 +137,7 @@ def render_card(
     body = environment.get_template("model_card.md.jinja").render(
         name=name,
         location=location,
+        on_hub=location.count("/") == 1 and not Path(location).exists(),
         record=record,
         config=record.config,
         metrics=record.metrics,
@@ -168,7 +169,7 @@ def card_data(record: RunRecord, name: str, tags: Sequence[str] = ()) -> ModelCa
             task_name="Image Classification" if record.is_classifier else "Image Retrieval",
             dataset_type=(spec.hub_id if spec else None) or record.dataset or "unknown",
             dataset_name=spec.title if spec else record.dataset or "unknown",
-            dataset_split="test",
+            dataset_split=record.metrics.get("split", "test"),
             dataset_revision=spec.revision if spec else None,
             dataset_args={"protocol": record.metrics["protocol"]} if "protocol" in record.metrics else None,
             metric_type=key,

@@ -209,6 +209,13 @@ class IDMLTrainer(Trainer):
         evaluator = RetrievalEvaluator(group_column=getattr(images, "group_column", None))
         return evaluator(Embeddings(*predictions), labels, groups=getattr(images, "groups", None))
 
+    def create_model_card(self, model_name: str | None = None, tags: Any = (), dataset: Any = None, **rest: Any) -> None:
+        """Write the model card that `push_to_hub` sends: settings and the last evaluation."""
+        if self.is_world_process_zero():
+            from ..hub.trainer_card import write_trainer_card
+
+            write_trainer_card(self, model_name=model_name, tags=tags or (), dataset=dataset)
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with the state of the uncertainty beside each training loss."""
         if "loss" in logs:

@@ -102,7 +102,8 @@ def write_model_card(
     record = RunRecord.read(folder)
     if not card.exists() or is_generated(card.read_text(encoding="utf-8")):
         name = (repo_id or folder.resolve().name).rsplit("/", 1)[-1]
-        text = render_card(record, str(folder) if repo_id is None else repo_id, name, remote_code=remote_code)
+        location, on_hub = (str(folder), False) if repo_id is None else (repo_id, True)
+        text = render_card(record, location, name, on_hub=on_hub, remote_code=remote_code)
         card.write_text(text, encoding="utf-8")
     return card
 
@@ -113,7 +114,13 @@ def is_generated(text: str) -> bool:
 
 
 def render_card(
-    record: RunRecord, location: str, name: str, *, remote_code: bool = False, tags: Sequence[str] = ()
+    record: RunRecord,
+    location: str,
+    name: str,
+    *,
+    on_hub: bool = False,
+    remote_code: bool = False,
+    tags: Sequence[str] = (),
 ) -> str:
     """The card as text.
 
@@ -121,6 +128,7 @@ def render_card(
         record: what is known of the model.
         location: Hub id or folder that the usage code loads.
         name: what the card calls the model.
+        on_hub: whether `location` is a repository with all that `push_folder` sends.
         remote_code: as for `write_model_card`.
         tags: more tags for the Hub's search.
     """
@@ -137,7 +145,7 @@ def render_card(
     body = environment.get_template("model_card.md.jinja").render(
         name=name,
         location=location,
-        on_hub=location.count("/") == 1 and not Path(location).exists(),
+        on_hub=on_hub,
         record=record,
         config=record.config,
         metrics=record.metrics,

@@ -143,7 +143,7 @@ def collect_files(
         files |= _index(folder / INDEX_FOLDER)
     text = (folder / CARD_FILE).read_text(encoding="utf-8") if (folder / CARD_FILE).is_file() else None
     if text is None or is_generated(text):
-        text = render_card(record, repo_id, repo_id.split("/")[-1], remote_code=with_code, tags=tags)
+        text = render_card(record, repo_id, repo_id.split("/")[-1], on_hub=True, remote_code=with_code, tags=tags)
     validate_card(text)
     files[CARD_FILE] = text.encode()
     return files

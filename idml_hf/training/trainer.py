@@ -209,7 +209,9 @@ class IDMLTrainer(Trainer):
         evaluator = RetrievalEvaluator(group_column=getattr(images, "group_column", None))
         return evaluator(Embeddings(*predictions), labels, groups=getattr(images, "groups", None))
 
-    def create_model_card(self, model_name: str | None = None, tags: Any = (), dataset: Any = None, **rest: Any) -> None:
+    def create_model_card(
+        self, model_name: str | None = None, tags: Any = (), dataset: Any = None, **rest: Any
+    ) -> None:
         """Write the model card that `push_to_hub` sends: settings and the last evaluation."""
         if self.is_world_process_zero():
             from ..hub.trainer_card import write_trainer_card

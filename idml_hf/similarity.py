@@ -202,7 +202,7 @@ def squared_distance(s_a: Tensor, u_a: Tensor | None, s_b: Tensor, u_b: Tensor |
     x, y = at_least_float32(s_a), None if with_itself else at_least_float32(s_b)
     if u_a is None:
         return _SquaredNorm.apply(x, y)
-    # D^2 = alpha^2 exp(-sqrt(b) / alpha) with b = (2 beta / tau)^2: scaling u is cheaper than scaling the matrix.
+    # D^2 = alpha^2 / exp(||v_i + v_j|| / alpha) with v = 2 u / tau: scaling u is cheaper than scaling the matrix.
     v_a = at_least_float32(u_a) * (2.0 / tau)
     v_b = None if with_itself or u_b is None else at_least_float32(u_b) * (2.0 / tau)
     return _IntrospectiveSquare.apply(x, y, v_a, v_b)
@@ -229,15 +229,18 @@ def _squared_norms(x: Tensor, y: Tensor | None, sign: int) -> Tensor:
 def _squared_norms_backward(
     grad: Tensor, x: Tensor, y: Tensor | None, sign: int, scale: float = 1.0
 ) -> tuple[Tensor, Tensor | None]:
-    """Gradients in x and y for the gradient ``scale * grad``."""
+    """Gradients in x and y for the gradient ``scale * grad``; that of a set with itself is taken as symmetric."""
 
     # The rows' own terms make x_i = y_j cancel here, before the slope of a normalisation divides by anything.
     def one(weight: Tensor, own: Tensor, other: Tensor) -> Tensor:
         return torch.addmm(weight.sum(1, keepdim=True) * own, weight, other, alpha=sign).mul_(2.0 * scale)
 
-    if y is None:
-        return one(grad.mT.contiguous().add_(grad), x, x), None
-    return one(grad, x, y), one(grad.mT, y, x)
+    return (one(grad, x, x), None) if y is None else (one(grad, x, y), one(grad.mT, y, x))
+
+
+def _both_ways(grad: Tensor) -> Tensor:
+    """``grad + grad^T``: the entries ij and ji of a set with itself are one function of i and j."""
+    return grad.mT.contiguous().add_(grad)
 
 
 class _SquaredNorm(torch.autograd.Function):
@@ -252,11 +255,11 @@ class _SquaredNorm(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
         x, y = ctx.saved_tensors
         with torch.autocast(grad.device.type, enabled=False):
-            return _squared_norms_backward(grad, x, y, -1)
+            return _squared_norms_backward(_both_ways(grad) if y is None else grad, x, y, -1)
 
 
 class _IntrospectiveSquare(torch.autograd.Function):
-    """``q * exp(-sqrt(b / q))``, shape (A, B), with ``q = ||s_i - s_j||^2`` and ``b = ||v_i + v_j||^2``.
+    """``q / exp(r)``, shape (A, B), with ``q = ||s_i - s_j||^2`` and ``r = ||v_i + v_j|| / sqrt(q)``.
 
     s_b = None compares a set with itself; with s_b, v_b = None stands for 0.
     """
@@ -265,25 +268,25 @@ class _IntrospectiveSquare(torch.autograd.Function):
     def forward(ctx: Any, s_a: Tensor, s_b: Tensor | None, v_a: Tensor, v_b: Tensor | None) -> Tensor:
         q = _squared_norms(s_a, s_b, -1).add_(_TINY)
         if s_b is None or v_b is not None:
-            exponent = _squared_norms(v_a, v_b, 1).div_(q).sqrt_().neg_()
+            r = _squared_norms(v_a, v_b, 1).div_(q).sqrt_()
         else:
-            exponent = v_a.square().sum(1, keepdim=True).div(q).sqrt_().neg_()
-        factor = exponent.exp()
-        ctx.save_for_backward(s_a, s_b, v_a, v_b, exponent, factor)
-        return q.sub_(_TINY).mul_(factor)
+            r = v_a.square().sum(1, keepdim=True).div(q).sqrt_()
+        growth = r.exp()
+        ctx.save_for_backward(s_a, s_b, v_a, v_b, r, growth)
+        return q.sub_(_TINY).div_(growth)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        s_a, s_b, v_a, v_b, exponent, factor = ctx.saved_tensors
+        s_a, s_b, v_a, v_b, r, growth = ctx.saved_tensors
         with torch.autocast(grad.device.type, enabled=False):
-            grad = grad * factor
-            grad_s = _squared_norms_backward(torch.addcmul(grad, grad, exponent, value=-0.5), s_a, s_b, -1)
-            # The slope in b is infinite at b = 0, where the slope of b in v_i + v_j, which multiplies it, is 0.
-            grad = grad.div_(exponent).masked_fill_(exponent == 0, 0.0)
+            grad = _both_ways(grad).div_(growth) if s_b is None else grad / growth
+            grad_s = _squared_norms_backward(torch.addcmul(grad, grad, r, value=0.5), s_a, s_b, -1)
+            # The slope in b = ||v_i + v_j||^2 is infinite at 0, where that of b in v_i + v_j, its factor, is 0.
+            grad = grad.div_(r).masked_fill_(r == 0, 0.0)
             if s_b is None or v_b is not None:
-                grad_v = _squared_norms_backward(grad, v_a, v_b, 1, scale=0.5)
+                grad_v = _squared_norms_backward(grad, v_a, v_b, 1, scale=-0.5)
             else:
-                grad_v = grad.sum(1, keepdim=True) * v_a, None
+                grad_v = -grad.sum(1, keepdim=True) * v_a, None
         return grad_s[0], grad_s[1], grad_v[0], grad_v[1]
 
 

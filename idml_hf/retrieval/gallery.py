@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from ..data import ImageSet
+from .class_means import ClassMeans
 from .embed import Embeddings
 from .storage import IndexFileError
 from .thumbnails import Thumbnails
@@ -121,6 +123,11 @@ class Gallery:
             raise IndexFileError(f"the index has label {labels.max()}, but {len(class_names)} class names")
         ids = items["id"].to_numpy()
         return cls(arrays["semantic"], arrays["uncertainty"], ids, labels, tuple(class_names), paths, thumbnails)
+
+    @cached_property
+    def class_means(self) -> ClassMeans:
+        """The mean direction of each class."""
+        return ClassMeans.of(self.semantic, self.labels)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The columns worth mapping from files."""

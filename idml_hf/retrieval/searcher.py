@@ -60,7 +60,7 @@ class Searcher:
         matches = self._matches(semantic, uncertainty_embeds, k if calibration is None else max(k, DEPTH), metric)
         verdict: dict[str, Any] = {}
         if calibration is not None:
-            verdict = calibration.judge(self._signals(matches, uncertainty_embeds, metric), error_rate)
+            verdict = calibration.judge(self._signals(semantic, uncertainty_embeds, matches, metric), error_rate)
         return self._result(matches.best(k), uncertainty_embeds, metric=metric, queries=tuple(queries), **verdict)
 
     def judge(self, queries: LabelledQueries, metric: str) -> JudgedQueries:
@@ -71,7 +71,7 @@ class Searcher:
         semantic, uncertainty_embeds = self._check_queries(queries.semantic, queries.uncertainty_embeds)
         matches = self._matches(semantic, uncertainty_embeds, DEPTH, metric)
         correct = self.gallery.labels[matches.positions[:, 0]] == labels
-        return JudgedQueries(self._signals(matches, uncertainty_embeds, metric), correct, queries.labels)
+        return JudgedQueries(self._signals(semantic, uncertainty_embeds, matches, metric), correct, queries.labels)
 
     def _check_queries(self, semantic: Any, uncertainty_embeds: Any) -> tuple[np.ndarray, np.ndarray]:
         semantic = unit_rows(semantic, "query embeddings")
@@ -105,16 +105,21 @@ class Searcher:
         ranked = rank(self.gallery, self.engine, semantic, uncertainty_embeds, depth, metric, self.tau, self.device)
         return Matches(*ranked)
 
-    def _signals(self, matches: Matches, uncertainty_embeds: np.ndarray, metric: str) -> np.ndarray:
-        gallery = self.gallery
-
-        def search_gallery(positions: np.ndarray) -> Matches:
-            rows = gallery.semantic[positions], gallery.uncertainty_embeds[positions]
-            return self._matches(*rows, DEPTH, metric)
-
-        first = gallery.uncertainty_embeds[matches.positions[:, 0]]
-        norms = np.linalg.norm(uncertainty_embeds, axis=1), np.linalg.norm(first, axis=1)
-        return match_signals(matches.best(DEPTH), gallery.labels, *norms, search_gallery)
+    def _signals(
+        self, semantic: np.ndarray, uncertainty_embeds: np.ndarray, matches: Matches, metric: str
+    ) -> np.ndarray:
+        gallery, first = self.gallery, matches.positions[:, 0]
+        distinct, inverse = np.unique(first, return_inverse=True)
+        theirs = self._matches(gallery.semantic[distinct], gallery.uncertainty_embeds[distinct], DEPTH, metric)
+        similarity = np.einsum("qd,qd->q", semantic, gallery.semantic[first])
+        return match_signals(
+            matches.best(DEPTH),
+            Matches(theirs.scores[inverse], theirs.positions[inverse]),
+            gallery.labels,
+            gallery.class_means.margin(semantic, gallery.labels[first], similarity),
+            np.linalg.norm(uncertainty_embeds, axis=1),
+            np.linalg.norm(gallery.uncertainty_embeds[first], axis=1),
+        )
 
     def _result(self, matches: Matches, uncertainty_embeds: np.ndarray, **fields: Any) -> SearchResult:
         gallery, positions = self.gallery, matches.positions

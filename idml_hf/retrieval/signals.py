@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +11,15 @@ DEPTH = 64
 
 _AGREEING = 10  # matches after the first whose classes are compared with it
 
-SIGNALS = ("similarity", "margin", "mutual_margin", "agreement", "uncertainty", "match_uncertainty")
+SIGNALS = (
+    "similarity",
+    "margin",
+    "mutual_margin",
+    "class_margin",
+    "agreement",
+    "uncertainty",
+    "match_uncertainty",
+)
 
 
 @dataclass(frozen=True)
@@ -34,63 +41,55 @@ class Matches:
 
 def match_signals(
     matches: Matches,
+    their_matches: Matches,
     labels: np.ndarray,
-    query_uncertainty: np.ndarray,
+    class_margin: np.ndarray,
+    uncertainty: np.ndarray,
     match_uncertainty: np.ndarray,
-    search_gallery: Callable[[np.ndarray], Matches],
-    query_positions: np.ndarray | None = None,
+    ignored: np.ndarray | None = None,
 ) -> np.ndarray:
     """The `SIGNALS` of the first match of each query.
 
     - similarity: its score;
     - margin: its score less the best score of another class;
-    - mutual_margin: its score less the best score that the match itself has with a gallery item of another class, so
-      whether the query is nearer to it than any impostor is;
+    - mutual_margin: its score less the best score that the match itself has with a gallery item of another class: is
+      the query nearer to it than any impostor?
+    - class_margin: as given, see [`~idml_hf.retrieval.class_means.ClassMeans.margin`];
     - agreement: share of the next 10 matches of its class;
-    - uncertainty, match_uncertainty: of the query and of the match.
+    - uncertainty, match_uncertainty: as given, of query and match.
 
-    An item of unknown class counts as one of another class. Where all `DEPTH` matches are of one class, the last of
+    An item of unknown class counts as one of another class. Where all matches looked at are of one class, the last of
     them stands for the best of another.
 
     Args:
         matches: of the queries.
+        their_matches: what the gallery holds nearest to the first match of each query, with or without itself.
         labels: int64 (N,), of the gallery.
-        query_uncertainty: float (Q,).
-        match_uncertainty: float (Q,), of the first matches.
-        search_gallery: the matches of the gallery items at some positions, themselves among them or not.
-        query_positions: int64 (Q,), where the queries are themselves gallery items: they are then left out of the
-            matches of their matches.
+        class_margin, uncertainty, match_uncertainty: float (Q,).
+        ignored: bool (Q, D), items of `their_matches` that the query must not see.
 
     Returns:
         float64 (Q, len(SIGNALS)).
     """
-    first = matches.positions[:, 0]
-    best = matches.scores[:, 0]
+    first, best = matches.positions[:, 0], matches.scores[:, 0]
     own = _same_class(labels, matches.positions, first)
-    own[:, 0] = True
-    distinct, inverse = np.unique(first, return_inverse=True)
-    theirs = search_gallery(distinct)
-    their_scores, their_positions = theirs.scores[inverse], theirs.positions[inverse]
-    not_impostor = _same_class(labels, their_positions, first) | (their_positions == first[:, None])
-    if query_positions is not None:
-        not_impostor |= their_positions == query_positions[:, None]
-    signals = np.stack(
-        [
-            best,
-            best - _best_other(matches.scores, own),
-            best - _best_other(their_scores, not_impostor),
-            own[:, 1 : 1 + _AGREEING].sum(1) / _AGREEING,
-            query_uncertainty,
-            match_uncertainty,
-        ],
-        axis=1,
-    )
-    return signals.astype(np.float64)
+    theirs = _same_class(labels, their_matches.positions, first)
+    signals = {
+        "similarity": best,
+        "margin": best - _best_other(matches.scores, own),
+        "mutual_margin": best - _best_other(their_matches.scores, theirs if ignored is None else theirs | ignored),
+        "class_margin": class_margin,
+        "agreement": own[:, 1 : 1 + _AGREEING].sum(1) / _AGREEING,
+        "uncertainty": uncertainty,
+        "match_uncertainty": match_uncertainty,
+    }
+    return np.stack([signals[name] for name in SIGNALS], axis=1).astype(np.float64)
 
 
 def _same_class(labels: np.ndarray, positions: np.ndarray, first: np.ndarray) -> np.ndarray:
-    known = labels[first] >= 0
-    return (labels[positions] == labels[first, None]) & known[:, None] & (positions >= 0)
+    """Which items are of the class of the item `first`, or that item."""
+    known = labels[first, None] >= 0
+    return ((labels[positions] == labels[first, None]) & known & (positions >= 0)) | (positions == first[:, None])
 
 
 def _best_other(scores: np.ndarray, own: np.ndarray) -> np.ndarray:

@@ -103,7 +103,9 @@ def _write_locked(folder: Path, stored: StoredIndex) -> str:
     except OSError as error:
         shutil.rmtree(data, ignore_errors=True)
         temporary.unlink(missing_ok=True)
-        reason = "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or error)
+        # NumPy says that it wrote less than it should have, but not why
+        full = error.errno == errno.ENOSPC or (error.errno is None and "written" in str(error))
+        reason = "the disk is full" if full else (error.strerror or error)
         raise OSError(f"cannot save the index to {folder} ({reason}): what was there before is intact") from error
     for path in folder.iterdir():
         if _ARRAYS.fullmatch(path.name) and path != data:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..data import ImageSet
+from .class_means import ClassMeans
 from .embed import Embeddings
 from .signals import DEPTH, Matches, match_signals
 from .topk import top_k
@@ -81,13 +82,12 @@ def judge_among_themselves(
     """
     if len(queries.labels) < 2:
         raise ValueError("calibration takes more than one labelled image")
-    number = np.arange(len(queries.labels))
-    codes = number
+    labels, everything = queries.labels, np.arange(len(queries.labels))
+    # what a query must not see has its code
+    codes = everything
     if queries.groups is not None:
-        pairs = np.stack([queries.labels, queries.groups], 1)
-        codes = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)
-    found = np.bincount(queries.labels)[queries.labels] - np.bincount(codes)[codes]
-    counted = np.flatnonzero(found > 0)
+        codes = np.unique(np.stack([labels, queries.groups], 1), axis=0, return_inverse=True)[1].reshape(-1)
+    counted = np.flatnonzero(np.bincount(labels)[labels] > np.bincount(codes)[codes])
     if not len(counted):
         raise ValueError("no validation image has another one of its class to find")
 
@@ -96,15 +96,28 @@ def judge_among_themselves(
         if metric == "introspective":
             options |= {"uncertainty": queries.uncertainty_embeds[rows], "tau": tau}
             options["gallery_uncertainty"] = queries.uncertainty_embeds
-        scores, positions = top_k(queries.semantic[rows], queries.semantic, min(DEPTH, len(number)), **options)
+        depth = min(DEPTH, len(everything))
+        scores, positions = top_k(queries.semantic[rows], queries.semantic, depth, **options)
         return Matches(scores.numpy(), positions.numpy())
 
     matches = search(counted, (codes[counted], codes))
-    uncertainty = np.linalg.norm(queries.uncertainty_embeds, axis=1)
     first = matches.positions[:, 0]
-    signals = match_signals(matches, queries.labels, uncertainty[counted], uncertainty[first], search, counted)
-    correct = queries.labels[first] == queries.labels[counted]
-    return JudgedQueries(signals, correct, queries.labels[counted], len(number) - len(counted))
+    their_matches = search(first)
+    rows = queries.semantic[counted]
+    class_margin = ClassMeans.of(queries.semantic, labels).margin(
+        rows,
+        labels[first],
+        np.einsum("qd,qd->q", rows, queries.semantic[first]),
+        labels[counted],
+        ClassMeans.of(queries.semantic, codes).sums[codes[counted]],
+    )
+    uncertainty = np.linalg.norm(queries.uncertainty_embeds, axis=1)
+    ignored = codes[their_matches.positions] == codes[counted, None]
+    signals = match_signals(
+        matches, their_matches, labels, class_margin, uncertainty[counted], uncertainty[first], ignored
+    )
+    correct = labels[first] == labels[counted]
+    return JudgedQueries(signals, correct, labels[counted], len(everything) - len(counted))
 
 
 __all__ = ["JudgedQueries", "LabelledQueries", "judge_among_themselves", "labelled_queries"]

@@ -11,6 +11,7 @@ from idml_hf import IDMLIndex, IDMLModel
 from idml_hf.data import ImageSet, load_images
 from idml_hf.retrieval import SearchResult
 from idml_hf.retrieval.calibration import Calibration, fit_calibration
+from idml_hf.retrieval.class_means import ClassMeans
 from idml_hf.retrieval.gallery import unit_rows
 from idml_hf.retrieval.signals import SIGNALS, Matches, match_signals
 from idml_hf.retrieval.validation import JudgedQueries, LabelledQueries, judge_among_themselves
@@ -50,37 +51,62 @@ def index_of(queries: LabelledQueries) -> IDMLIndex:
 def test_signals_of_a_hand_made_gallery() -> None:
     labels = np.array([0, 0, 1, -1])
     matches = Matches(np.array([[0.9, 0.8, 0.5, 0.4], [0.7, 0.6, 0.2, 0.1]]), np.array([[0, 1, 2, 3], [3, 0, 1, 2]]))
-    theirs = {0: ([1.0, 0.75, 0.3, 0.1], [0, 1, 3, 2]), 3: ([1.0, 0.3, 0.2, 0.0], [3, 0, 1, 2])}
-
-    def search_gallery(positions: np.ndarray) -> Matches:
-        return Matches(*(np.array([theirs[position][part] for position in positions.tolist()]) for part in (0, 1)))
-
-    found = match_signals(matches, labels, np.array([2.0, 3.0]), np.array([4.0, 5.0]), search_gallery)
+    theirs = Matches(np.array([[1.0, 0.75, 0.3, 0.1], [1.0, 0.3, 0.2, 0.0]]), np.array([[0, 1, 3, 2], [3, 0, 1, 2]]))
+    given = np.array([0.25, 0.35]), np.array([2.0, 3.0]), np.array([4.0, 5.0])
+    found = match_signals(matches, theirs, labels, *given)
     # the second query's match is of unknown class: the next item counts as of another, none agrees
-    expected = [[0.9, 0.4, 0.6, 0.1, 2.0, 4.0], [0.7, 0.1, 0.4, 0.0, 3.0, 5.0]]
+    expected = [[0.9, 0.4, 0.6, 0.25, 0.1, 2.0, 4.0], [0.7, 0.1, 0.4, 0.35, 0.0, 3.0, 5.0]]
     assert found == pytest.approx(np.array(expected))
-    # a query that is gallery item 3 is no impostor of its own match
-    itself = match_signals(matches, labels, np.zeros(2), np.zeros(2), search_gallery, np.array([3, -1]))
-    assert itself[0, SIGNALS.index("mutual_margin")] == pytest.approx(0.9 - 0.1)
+    ignored = np.array([[False, False, True, False], [False] * 4])
+    found = match_signals(matches, theirs, labels, *given, ignored)
+    assert found[0, SIGNALS.index("mutual_margin")] == pytest.approx(0.9 - 0.1)
 
 
-def test_judging_among_themselves_is_leave_one_out_and_ignores_class_and_group() -> None:
+def test_class_margin_is_the_difference_of_cosines_with_class_means() -> None:
+    queries = world(8, classes=6, each=5)
+    asked = world(9, classes=6, each=3)
+    means = ClassMeans.of(queries.semantic, np.where(queries.labels == 5, -1, queries.labels * 10))
+    matched = np.array([0, 10, 20, 30, 40, -1] * 3)
+    found = means.margin(asked.semantic, matched, np.full(18, 0.5))
+    directions = np.stack([queries.semantic[queries.labels == label].mean(0) for label in range(5)])
+    cosines = asked.semantic @ (directions / np.linalg.norm(directions, axis=1, keepdims=True)).T
+    for row, label in enumerate(matched // 10):
+        own = 0.5 if label < 0 else cosines[row, label]
+        assert found[row] == pytest.approx(own - np.delete(cosines[row], label if label >= 0 else []).max(), abs=1e-6)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_a_judged_query_sees_what_it_would_see_if_its_class_and_group_were_not_there(grouped: bool) -> None:
     queries = world(0, classes=5, each=6)
-    groups = np.tile([0, 0, 1, 1, 2, 2], 5)
-    for given in (None, groups):
-        judged = judge_among_themselves(
-            LabelledQueries(queries.semantic, queries.uncertainty_embeds, queries.labels, (), given)
+    groups = np.tile([0, 0, 1, 1, 2, 2], 5) if grouped else None
+    judged = judge_among_themselves(replace(queries, groups=groups))
+    for row in range(30):
+        rest = np.arange(30) != row
+        if groups is not None:
+            rest = (queries.labels != queries.labels[row]) | (groups != groups[row])
+        gallery = IDMLIndex.from_embeddings(
+            queries.semantic[rest],
+            queries.uncertainty_embeds[rest],
+            labels=queries.labels[rest],
+            class_names=queries.class_names,
         )
-        cosines = queries.semantic @ queries.semantic.T
-        ignored = np.eye(30, dtype=bool)
-        if given is not None:
-            ignored |= (queries.labels[:, None] == queries.labels) & (groups[:, None] == groups)
-        cosines[ignored] = -2
-        assert judged.correct.tolist() == (queries.labels[cosines.argmax(1)] == queries.labels).tolist()
-        assert judged.signals[:, 0] == pytest.approx(cosines.max(1), abs=1e-6)
-    lone = LabelledQueries(queries.semantic, queries.uncertainty_embeds, queries.labels, (), queries.labels)
+        alone = replace(
+            queries,
+            semantic=queries.semantic[[row]],
+            uncertainty_embeds=queries.uncertainty_embeds[[row]],
+            labels=queries.labels[[row]],
+        )
+        expected = gallery._searcher().judge(alone, "cosine")
+        assert judged.signals[row] == pytest.approx(expected.signals[0], abs=1e-5)
+        assert judged.correct[row] == expected.correct[0]
+
+
+def test_a_query_with_nothing_of_its_class_to_find_is_left_out() -> None:
+    queries = world(0, classes=5, each=6)
+    some = judge_among_themselves(replace(queries, groups=np.where(queries.labels == 2, 0, np.arange(30))))
+    assert some.lone == 6 and 2 not in some.classes
     with pytest.raises(ValueError, match="another one of its class to find"):
-        judge_among_themselves(lone)
+        judge_among_themselves(replace(queries, groups=queries.labels))
 
 
 def test_confidence_is_a_probability_that_orders_and_promises_hold_on_new_classes(tmp_path: Path) -> None:

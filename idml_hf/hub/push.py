@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import (
@@ -215,16 +215,25 @@ def _clear_errors(repo_id: str) -> Iterator[None]:
         raise PermissionError(_LOGIN) from error
     except OfflineModeIsEnabled as error:
         raise ConnectionError("Offline mode is on (HF_HUB_OFFLINE=1), so nothing can be pushed") from error
-    except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else None
-        said = error.server_message or str(error).splitlines()[0]
-        if status == 401:
-            raise PermissionError(f"The Hub does not accept the token ({said}). {_LOGIN}") from error
-        if status == 403:
-            raise PermissionError(f"The token may not write to {repo_id}: {said}") from error
-        raise ConnectionError(f"The Hub refused the push to {repo_id}: {said}") from error
-    except HTTPError as error:
-        raise ConnectionError(f"The Hub could not be reached: {error}. What has arrived is kept: try again") from error
+    except (HTTPError, RuntimeError) as error:
+        # the client reports a large file that did not arrive as a RuntimeError caused by what happened
+        reason = error.__cause__ if isinstance(error, RuntimeError) else error
+        if isinstance(reason, HfHubHTTPError):
+            _raise_refusal(reason, repo_id)
+        if not isinstance(reason, HTTPError):
+            raise
+        raise ConnectionError(
+            f"The Hub could not be reached: {reason}. What has arrived is kept: try again"
+        ) from error
+
+
+def _raise_refusal(error: HfHubHTTPError, repo_id: str) -> NoReturn:
+    said = error.server_message or str(error).splitlines()[0]
+    if error.response.status_code == 401:
+        raise PermissionError(f"The Hub does not accept the token ({said}). {_LOGIN}") from error
+    if error.response.status_code == 403:
+        raise PermissionError(f"The token may not write to {repo_id}: {said}") from error
+    raise ConnectionError(f"The Hub refused the push to {repo_id}: {said}. What has arrived is kept") from error
 
 
 __all__ = ["collect_files", "push_folder", "push_model"]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import CommitInfo
 
 from ..data import ImageSet, load_images
 from ..image_processing_idml import IDMLImageProcessor
@@ -22,6 +25,7 @@ from .model_reference import ModelReference, load_model, processor_of
 from .queries import read_queries
 from .results import SearchResult
 from .searcher import Searcher
+from .sharing import HUB_ID, pull_index, push_index
 from .storage import StoredIndex, read_index, write_index
 from .thumbnails import THUMBNAIL_SIZE, Thumbnails
 from .validation import judge_among_themselves, labelled_queries
@@ -88,12 +92,12 @@ class IDMLIndex:
         Raises:
             FileNotFoundError, ValueError: if model or images are not there or cannot be read.
         """
-        model = load_model(model)
+        source, model = model, load_model(model)
         images = load_images(dataset) if isinstance(dataset, (str, Path)) else dataset
         processor = processor or processor_of(model)
         embeddings = embed_dataset(model, processor, images, batch_size, device, num_workers, progress)
         gallery = Gallery.of_images(images, embeddings, thumbnail_size)
-        index = cls(gallery, ModelReference.of(model), model.config.tau, processor)
+        index = cls(gallery, ModelReference.of(model, source), model.config.tau, processor)
         if device is not None:
             index.device = torch.device(device)
         index._model = model
@@ -142,8 +146,8 @@ class IDMLIndex:
         )
         if model is None:
             return cls(gallery, ModelReference(), tau, processor)
-        model = load_model(model)
-        index = cls(gallery, ModelReference.of(model), model.config.tau, processor or processor_of(model))
+        source, model = model, load_model(model)
+        index = cls(gallery, ModelReference.of(model, source), model.config.tau, processor or processor_of(model))
         index._model = model
         return index
 
@@ -350,9 +354,12 @@ class IDMLIndex:
 
     def embed(self, images: ImageSet | Sequence[Any], batch_size: int = 64, progress: bool = False) -> Embeddings:
         """Embeddings of images by the index's model."""
+        return embed_dataset(self.model, self._processor(), images, batch_size, self.device, progress=progress)
+
+    def _processor(self) -> IDMLImageProcessor:
         if self.processor is None:
             self.processor = processor_of(self.model, self.reference.revision)
-        return embed_dataset(self.model, self.processor, images, batch_size, self.device, progress=progress)
+        return self.processor
 
     def save(self, folder: str | Path) -> None:
         """Save into a folder, which is made if needed.
@@ -380,19 +387,56 @@ class IDMLIndex:
         version = write_index(folder, StoredIndex(manifest, arrays, {"items": self.gallery.table()}), expected)
         self._origin = (folder, version)
 
+    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> CommitInfo:
+        """Push to a data set repository on the Hub, which is made if it is not there.
+
+        A model that is itself on the Hub is named by its id and revision; any other goes with the index.
+
+        Args:
+            repo_id: `org/name`.
+            private: make a new repository private.
+            token: Hub token; default: the one of the login or of HF_TOKEN.
+
+        Raises:
+            PermissionError: if the Hub does not accept the token, or the token may not write there.
+            ConnectionError: if the Hub cannot be reached, or offline mode is on.
+        """
+        name = self.reference.location if self.reference.on_hub and self.reference.location else "its own model"
+        return push_index(self._save_whole, repo_id, number=len(self), model=name, private=private, token=token)
+
+    def _save_whole(self, folder: Path) -> None:
+        """Save with the model, unless that is on the Hub or the index never had one."""
+        whole = copy.copy(self)
+        if self.reference.weights is not None and not self.reference.on_hub:
+            self.model.save_pretrained(folder / "model")
+            self._processor().save_pretrained(folder / "model")
+            whole.reference = replace(self.reference, location=str(folder / "model"))
+        whole.save(folder)
+
     @classmethod
-    def load(cls, folder: str | Path, model: IDMLModel | str | Path | None = None) -> IDMLIndex:
+    def load(
+        cls,
+        folder: str | Path,
+        model: IDMLModel | str | Path | None = None,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+    ) -> IDMLIndex:
         """Open a saved index. Its arrays are mapped from their files, so this takes little time and memory.
 
         Args:
-            folder: the folder.
+            folder: the folder; or a repository on the Hub, `org/name`, which is downloaded.
             model: the model that made it, if it is not where it was; it must have the same weights.
+            revision: commit, tag or branch on the Hub.
+            token: Hub token; default: the one of the login or of HF_TOKEN.
 
         Raises:
             FileNotFoundError: if there is no index.
             IndexFileError: naming the file that is cut off or damaged.
             ModelMismatchError: if `model` is another one.
         """
+        if not os.path.isdir(folder) and HUB_ID.fullmatch(str(folder)):
+            folder = pull_index(str(folder), revision, token)
         folder = Path(folder).absolute()
         stored = read_index(folder)
         manifest = stored.manifest

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 
 from ..image_processing_idml import IDMLImageProcessor
 from ..modeling_idml import IDMLModel, IDMLPreTrainedModel
@@ -45,14 +46,19 @@ class ModelReference:
     on_hub: bool = False
 
     @classmethod
-    def of(cls, model: IDMLModel) -> ModelReference:
-        """Reference to a model as it is now."""
+    def of(cls, model: IDMLModel, source: IDMLPreTrainedModel | str | Path | None = None) -> ModelReference:
+        """Reference to a model as it is now.
+
+        Args:
+            model: the model.
+            source: what it was loaded from. Given a Hub id, the commit is known; a model that comes in memory does not
+                say which it is.
+        """
         location = model.name_or_path or None
         on_hub = location is not None and not os.path.isdir(location)
         if location is not None and not on_hub:
             location = os.path.abspath(location)
-        revision = getattr(model.config, "_commit_hash", None) if on_hub else None
-        return cls(weights_sha256(model), location, revision, on_hub)
+        return cls(weights_sha256(model), location, _cached_commit(location) if source == location else None, on_hub)
 
     def relative_to(self, folder: Path) -> dict[str, Any]:
         """As JSON for an index saved in `folder`: a local model by its path from there, so that both can be moved."""
@@ -105,6 +111,11 @@ class ModelReference:
                 f"the model of the index is not at {self.location} any more: give its new place as model="
             )
         return self.check(load_model(self.location, self.revision))
+
+
+def _cached_commit(repo_id: str | None) -> str | None:
+    path = None if repo_id is None or os.path.isdir(repo_id) else try_to_load_from_cache(repo_id, "config.json")
+    return Path(path).parent.name if isinstance(path, str) else None
 
 
 def load_model(source: IDMLPreTrainedModel | str | Path, revision: str | None = None) -> IDMLModel:

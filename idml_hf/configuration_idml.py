@@ -143,7 +143,7 @@ class IDMLConfig(PreTrainedConfig):
 
         Raises:
             OSError: saying what is missing: folder, repository, revision, file or connection.
-            ValueError: for a model of another kind.
+            ValueError: for a model of another kind, or one that names weights elsewhere.
         """
         name = str(pretrained_model_name_or_path)
         with clear_loading_errors(name, kwargs.get("revision")):
@@ -153,6 +153,9 @@ class IDMLConfig(PreTrainedConfig):
         if config.get("model_type") != cls.model_type:
             kind = config.get("model_type", "no kind of model")
             raise ValueError(f"{name} is not an IDML model: its config.json describes {kind}")
+        weights = str(config.get("transformers_weights") or "model.safetensors")
+        if re.search(r"[/\\]|\.\.", weights):
+            raise ValueError(f"The config.json of {name} names weights outside of it, {weights!r}: refused")
         return config, rest
 
 

@@ -12,6 +12,7 @@ _PUBLIC = {
     "ModelMismatchError": "model_reference",
     "SearchResult": "results",
     "embed_dataset": "embed",
+    "embed_to_shards": "shards",
     "top_k": "topk",
 }
 
@@ -22,6 +23,7 @@ __all__ = [
     "ModelMismatchError",
     "SearchResult",
     "embed_dataset",
+    "embed_to_shards",
     "top_k",
 ]
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from .index import IDMLIndex
     from .model_reference import ModelMismatchError
     from .results import SearchResult
+    from .shards import embed_to_shards
     from .storage import IndexFileError
     from .topk import top_k
 

@@ -25,6 +25,7 @@ from .model_reference import ModelReference, load_model, processor_of
 from .queries import read_queries
 from .results import SearchResult
 from .searcher import Searcher
+from .shards import read_shards
 from .sharing import HUB_ID, pull_index, push_index
 from .storage import StoredIndex, read_index, write_index
 from .thumbnails import THUMBNAIL_SIZE, Thumbnails
@@ -150,6 +151,17 @@ class IDMLIndex:
         index = cls(gallery, ModelReference.of(model, source), model.config.tau, processor or processor_of(model))
         index._model = model
         return index
+
+    @classmethod
+    def from_shards(cls, folder: str | Path) -> IDMLIndex:
+        """Index what [`~idml_hf.retrieval.shards.embed_to_shards`] has written into `folder`.
+
+        Raises:
+            FileNotFoundError: if there are no shards, or some are missing.
+        """
+        gallery, plan = read_shards(folder)
+        reference = ModelReference.from_json(plan["model"], Path(folder))
+        return cls(gallery, reference, plan["tau"], IDMLImageProcessor.from_dict(plan["processor"]))
 
     def __len__(self) -> int:
         return len(self.gallery)

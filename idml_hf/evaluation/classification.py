@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,7 @@ def calibration_error(confidence: Any, correct: Any, num_bins: int = 15) -> floa
     return float(np.abs(gaps).sum() / len(confidence))
 
 
-def evaluate_classifier(model: Any, processor: Any, dataset: Any, **options: Any) -> dict[str, float | bool]:
+def evaluate_classifier(model: Any, processor: Any, dataset: Any, **options: Any) -> dict[str, float | bool | None]:
     """Classify all images of a data set and measure the result.
 
     Args:
@@ -99,13 +100,15 @@ def evaluate_classifier(model: Any, processor: Any, dataset: Any, **options: Any
         **options: `batch_size`, `device`, `num_workers`, `progress` of `idml_hf.retrieval.embed.run_model`.
 
     Returns:
-        `classification_metrics`, with `uncertainty_mean` and `uncertainty_std`.
+        `classification_metrics`, with `uncertainty_mean` and `uncertainty_std`. What is undefined is `None`, since
+        JSON has no NaN.
     """
     from ..retrieval.embed import run_model
 
     logits, uncertainty = run_model(model, processor, dataset, ("logits", "uncertainty"), "Classifying", **options)
     spread = {"uncertainty_mean": float(uncertainty.mean()), "uncertainty_std": float(uncertainty.std())}
-    return classification_metrics(logits, dataset.labels, uncertainty) | spread
+    metrics = classification_metrics(logits, dataset.labels, uncertainty) | spread
+    return {key: None if math.isnan(value) else value for key, value in metrics.items()}
 
 
 def _selective(certainty: np.ndarray, correct: np.ndarray, suffix: str) -> dict[str, float]:

@@ -54,7 +54,7 @@ class FastAPLoss(PairLoss):
     def matrix_loss(self, matrix: Tensor, pairs: Pairs) -> Tensor:
         edges = self.num_bins + 1
         place = matrix * (self.num_bins / 4.0)
-        left = place.detach().long().clamp_max_(self.num_bins - 1)
+        left = place.detach().long().clamp_(0, self.num_bins - 1)
         counted = (pairs.positive | pairs.negative).to(matrix.dtype)
         to_right = (place - left) * counted
         # Two histograms side by side, of the positives and of the negatives.

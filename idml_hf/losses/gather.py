@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.nn.functional import all_gather
 from torch.nn.functional import pad
 
 
@@ -26,6 +25,8 @@ def gather_batch(semantic: Tensor, uncertainty: Tensor | None, labels: Tensor) -
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return semantic, uncertainty, labels
+    from torch.distributed.nn.functional import all_gather  # not in every build of torch
+
     sizes = _gather_sizes(labels)
     missing = max(sizes) - len(labels)
     # One collective for both embeddings: the cost of gathering a batch is mostly latency.

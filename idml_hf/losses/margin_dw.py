@@ -81,8 +81,8 @@ class MarginLoss(PairLoss):
         beta = self.beta.to(matrix)
         pull = matrix.gather(1, positives) - beta + self.margin
         push = beta - matrix.gather(1, negatives) + self.margin
-        too_far, too_near = there & (pull > 0), there & (push > 0)
-        total = torch.where(too_far, pull, 0.0).sum() + torch.where(too_near, push, 0.0).sum()
+        too_far, too_near = ((there & (term > 0)).to(matrix.dtype) for term in (pull, push))
+        total = (pull * too_far).sum() + (push * too_near).sum()
         return total / (too_far.sum() + too_near.sum()).clamp_min(1) + self.nu * beta
 
     def sample_negatives(self, matrix: Tensor, pairs: Pairs, count: int) -> tuple[Tensor, Tensor]:

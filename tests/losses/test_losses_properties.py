@@ -121,6 +121,21 @@ def test_finite(
     assert_finite(result)
 
 
+@pytest.mark.parametrize(("name", "form"), CASES)
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_what_is_not_a_number_stays_so(name: str, form: str, bad: float) -> None:
+    """An overflow of mixed precision must neither raise nor pass for a loss: gradient scalers wait for it."""
+    semantic, uncertainty, labels = batch("p_x_k", 16, 8)
+    loss = build_loss(name, 4, 8, form)
+    broken = semantic.detach().clone()
+    broken[3, 2] = bad
+    assert loss(broken, uncertainty, labels).isnan()
+    if form != "none":
+        broken = uncertainty.detach().clone()
+        broken[3, 2] = torch.nan
+        assert loss(semantic, broken, labels).isnan()
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_image_on_its_proxy_or_its_double(name: str) -> None:
     loss = build_loss(name, 3, 6)

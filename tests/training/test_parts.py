@@ -105,7 +105,9 @@ class TestArguments:
 class TestRecipe:
     def test_parts_are_put_together(self, tmp_path):
         (tmp_path / "parts").mkdir()
-        (tmp_path / "parts" / "data.yaml").write_text("dataset: emoji-mini\nepochs: 3\ntrainer: {lr_step_gamma: 0.1}\n")
+        (tmp_path / "parts" / "data.yaml").write_text(
+            "dataset: emoji-mini\nepochs: 3\ntrainer: {lr_step_gamma: 0.1}\n"
+        )
         (tmp_path / "parts" / "loss.yaml").write_text("loss: contrastive\nloss_kwargs: {neg_margin: 0.5}\n")
         (tmp_path / "run.yaml").write_text(
             "base: [parts/data.yaml, parts/loss.yaml]\nepochs: 5\ntrainer: {lr_step_epochs: [2]}\n"

@@ -67,7 +67,7 @@ class IDMLForMetricLearning(IDMLPreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         if module is self.loss:
             if getattr(self, "_loading", False) and all(
-                getattr(p, "_is_hf_initialized", False) for p in module.parameters()
+                getattr(t, "_is_hf_initialized", False) for t in (*module.parameters(), *module.buffers())
             ):
                 return
             module.reset_parameters()

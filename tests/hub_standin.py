@@ -108,6 +108,7 @@ class Hub:
 
     def here(self, monkeypatch: pytest.MonkeyPatch, home: Path, token: str | None = TOKEN) -> None:
         """Point this process to the Hub, with its cache under `home`."""
+        import datasets
         from huggingface_hub import constants
         from transformers.utils import hub
 
@@ -122,6 +123,7 @@ class Hub:
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
         monkeypatch.setattr(hub, "_hf_api", None)
+        monkeypatch.setattr(datasets.config, "HF_ENDPOINT", self.url)
 
 
 @contextlib.contextmanager

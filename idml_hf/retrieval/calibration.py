@@ -51,7 +51,8 @@ class Calibration:
         """Probability that the first match is right, (Q,), from the `SIGNALS` (Q, len(SIGNALS))."""
         columns = signals[:, [SIGNALS.index(name) for name in self.signals]]
         z = (columns - np.asarray(self.mean)) / np.asarray(self.scale)
-        return 1 / (1 + np.exp(-(z @ np.asarray(self.weights) + self.bias)))
+        probability = 1 / (1 + np.exp(-(z @ np.asarray(self.weights) + self.bias)))
+        return np.where(_copies(signals), 1.0, probability)
 
     def judge(self, signals: np.ndarray, error_rate: float | None = None) -> dict[str, Any]:
         """`confidence` (Q,), `abstained` (Q,) and the `error_rate` that is kept by abstaining."""
@@ -60,7 +61,8 @@ class Calibration:
         found = np.isfinite(signals).all(1)
         confidence = np.where(found, self.confidence(np.where(found[:, None], signals, 0)), 0)
         threshold = self.risk.threshold(error_rate)
-        abstained = np.ones(len(signals), dtype=bool) if threshold is None else ~(confidence >= threshold)
+        # without a promise only queries that are in the gallery themselves are answered
+        abstained = confidence < (1.0 if threshold is None else threshold)
         return {"confidence": confidence, "abstained": abstained, "error_rate": error_rate}
 
     def to_json(self) -> dict[str, Any]:
@@ -77,6 +79,15 @@ class Calibration:
         if unknown:
             raise ValueError(f"the index was calibrated on signals this version does not know: {sorted(unknown)}")
         return cls(**{**entry, "risk": RiskControl(**entry["risk"])})
+
+
+def _copies(signals: np.ndarray) -> np.ndarray:
+    """Queries that are in the gallery themselves: as like their match as can be, and nothing of another class is.
+
+    A model of queries that are not there says nothing about them.
+    """
+    similarity, margin = (signals[:, SIGNALS.index(name)] for name in ("similarity", "margin"))
+    return (similarity > 1 - 1e-4) & (margin > 1e-3)
 
 
 def fit_calibration(
@@ -117,10 +128,12 @@ def fit_calibration(
         if correct[part].all() or not correct[part].any():
             raise ValueError("the first matches of the validation images are all right or all wrong: nothing to learn")
     columns = queries.signals[:, [SIGNALS.index(name) for name in use]]
-    mean, scale = columns[fit].mean(0), columns[fit].std(0)
+    # a query that is in the gallery itself is like no other
+    learn = fit & ~_copies(queries.signals)
+    mean, scale = columns[learn].mean(0), columns[learn].std(0)
     scale[scale < 1e-9] = 1.0
-    model = LogisticRegression(max_iter=1000).fit((columns[fit] - mean) / scale, correct[fit])
-    confidence = model.predict_proba((columns - mean) / scale)[:, 1]
+    model = LogisticRegression(max_iter=1000).fit((columns[learn] - mean) / scale, correct[learn])
+    confidence = np.where(_copies(queries.signals), 1.0, model.predict_proba((columns - mean) / scale)[:, 1])
     return Calibration(
         signals=tuple(use),
         mean=mean.tolist(),

@@ -75,7 +75,7 @@ def _thumbnail(images: ImageSet | Sequence[Any], index: int, size: int) -> bytes
     if isinstance(images, ImageSet):
         data = images.file_bytes(index)
         image = open_image(data)
-        if max(image.size) <= size and image.mode == "RGB":
+        if max(image.size) <= size and image.mode == "RGB" and image.format in ("JPEG", "PNG", "WEBP"):
             return data
         # a JPEG is decoded at a fraction of its size, several times faster
         image.draft("RGB", (2 * size, 2 * size))

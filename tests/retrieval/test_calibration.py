@@ -134,6 +134,17 @@ def test_confidence_is_a_probability_that_orders_and_promises_hold_on_new_classe
     assert few.abstained.mean() > 0.9, few.abstained.mean()
 
 
+def test_a_query_that_is_in_the_gallery_is_certain_unless_another_class_looks_the_same() -> None:
+    queries = world(1)
+    index = index_of(queries)
+    index.calibration = fit_calibration(judge_among_themselves(world(2)))
+    assert (index.search_embeddings(queries.semantic[:20], queries.uncertainty_embeds[:20]).confidence == 1).all()
+    index.add_embeddings(
+        queries.semantic[:20], queries.uncertainty_embeds[:20], labels=[0] * 20, class_names=["another"]
+    )
+    assert (index.search_embeddings(queries.semantic[:20], queries.uncertainty_embeds[:20]).confidence < 1).all()
+
+
 def test_calibration_is_plain_numbers_and_comes_back_the_same() -> None:
     judged = judge_among_themselves(world(4))
     calibration = fit_calibration(judged)
@@ -187,7 +198,7 @@ def calibrated(images: ImageSet, validation: ImageSet, **options: str) -> tuple[
     model = IDMLModel.from_backbone("test_efficientnet", pretrained=False, embedding_dim=16, image_size=48)
     index = IDMLIndex.build(model, images, progress=False)
     index.calibrate(validation, progress=False, error_rate=0.5, **options)
-    return index, index.search(images.select(range(5)), k=2)
+    return index, index.search(validation.select(range(5)), k=2)
 
 
 def test_calibrating_with_images_against_themselves(emoji: ImageSet) -> None:

@@ -1,0 +1,125 @@
+"""Pieces of the app's page. Whatever comes from an index is escaped."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+import PIL.Image
+
+STYLE = """
+.idml-cards {display: grid; grid-template-columns: repeat(auto-fill, minmax(118px, 1fr)); gap: 10px;}
+.idml-card, .idml-pair {border: 1px solid var(--border-color-primary); border-radius: 8px; padding: 8px; min-width: 0;}
+.idml-card img, .idml-none {width: 100%; aspect-ratio: 1; object-fit: contain; background: #fff; border-radius: 4px;}
+.idml-none {display: grid; place-items: center; color: #666; font-size: 12px;}
+.idml-name {font-weight: 600; overflow-wrap: anywhere; line-height: 1.25; margin-top: 4px;}
+.idml-caption {font-size: 12px; opacity: .8;}
+.idml-bar {height: 8px; border-radius: 4px; background: var(--border-color-primary); position: relative;}
+.idml-bar > span {display: block; height: 100%; border-radius: 4px;}
+.idml-bar > i {display: block; position: absolute; top: -4px; bottom: -4px; width: 2px; background: currentColor;}
+.idml-row {display: grid; grid-template-columns: 96px 1fr minmax(76px, max-content); gap: 10px; align-items: center;}
+.idml-row {margin-top: 8px;}
+.idml-verdict {border-radius: 8px; padding: 14px; border: 2px solid; margin-bottom: 12px; overflow-wrap: anywhere;}
+.idml-sure {border-color: #1a9850;} .idml-unsure {border-color: #b8860b; border-style: dashed;}
+.idml-plain {border-color: var(--border-color-primary);}
+.idml-title {font-size: 20px; font-weight: 700; line-height: 1.3;}
+.idml-pairs {display: grid; grid-template-columns: repeat(auto-fill, minmax(250px, 1fr)); gap: 10px;}
+.idml-pair {display: grid; grid-template-columns: 1fr 1fr; gap: 8px;}
+.idml-pair .idml-card {border: 0; padding: 0;} .idml-pair > .idml-caption {grid-column: 1 / 3;}
+"""
+
+CONFIDENCE, UNCERTAINTY = "#1a9850", "#7b3294"
+
+
+@dataclass(frozen=True)
+class Card:
+    """An image of the collection.
+
+    Args:
+        image: encoded image, or None.
+        name: its class, or its file's name.
+        caption: a line below.
+        uncertainty: of the image.
+        rank: share of the collection that is less uncertain, 0 to 1.
+    """
+
+    image: bytes | None
+    name: str
+    caption: str
+    uncertainty: float
+    rank: float
+
+    def html(self) -> str:
+        picture = '<div class="idml-none">no picture kept</div>'
+        if self.image is not None:
+            picture = f'<img alt="{escape(self.name)}" src="{_data_url(self.image)}">'
+        title = f"uncertainty {self.uncertainty:.3f}, more than {self.rank:.0%} of the collection"
+        return (
+            f'<div class="idml-card">{picture}<div class="idml-name">{escape(self.name)}</div>'
+            f'<div class="idml-caption">{escape(self.caption)}</div>'
+            f'<div class="idml-caption" title="{title}">uncertainty {self.uncertainty:.3f}'
+            f"{_bar(self.rank, UNCERTAINTY)}</div></div>"
+        )
+
+
+def cards(items: Sequence[Card]) -> str:
+    """A grid of cards."""
+    return f'<div class="idml-cards">{"".join(item.html() for item in items)}</div>'
+
+
+def pairs(items: Sequence[tuple[Card, Card, str]]) -> str:
+    """A grid of pairs, each with a line below."""
+    if not items:
+        return "<p>There are no such pairs.</p>"
+    each = (
+        f'<div class="idml-pair">{a.html()}{b.html()}<div class="idml-caption">{escape(caption)}</div></div>'
+        for a, b, caption in items
+    )
+    return f'<div class="idml-pairs">{"".join(each)}</div>'
+
+
+def verdict(name: str, confidence: float | None, threshold: float, uncertainty: float, rank: float) -> str:
+    """What is said of a query: the answer or "not sure", with bars.
+
+    Args:
+        name: of the first match.
+        confidence: probability that it is right, or None without calibration.
+        threshold: confidence from which on it is given as an answer.
+        uncertainty: of the query.
+        rank: share of the collection that is less uncertain, 0 to 1.
+    """
+    kind, title = "plain", f"Nearest: {escape(name)}"
+    if confidence is not None:
+        kind, title = "unsure", f"Not sure. The best guess is {escape(name)}"
+        if confidence >= threshold:
+            kind, title = "sure", escape(name)
+    rows = [_row("Uncertainty", _bar(rank, UNCERTAINTY), f"{uncertainty:.3f}")]
+    explained = f"The image is more uncertain than {rank:.0%} of the collection."
+    if confidence is not None:
+        rows.insert(0, _row("Confidence", _bar(confidence, CONFIDENCE, threshold), f"{confidence:.0%}"))
+        explained = f"An answer takes a confidence of {threshold:.0%}. {explained}"
+    return (
+        f'<div class="idml-verdict idml-{kind}"><div class="idml-title">{title}</div>{"".join(rows)}'
+        f'<div class="idml-caption">{explained}</div></div>'
+    )
+
+
+def _row(label: str, bar: str, value: str) -> str:
+    return f'<div class="idml-row"><span>{label}</span>{bar}<span>{value}</span></div>'
+
+
+def _bar(share: float, color: str, mark: float | None = None) -> str:
+    """A bar of 0 to 1, with a line across it at `mark`."""
+    line = "" if mark is None else f'<i style="left: {100 * mark:.1f}%"></i>'
+    return f'<div class="idml-bar"><span style="width: {100 * share:.1f}%; background: {color}"></span>{line}</div>'
+
+
+def _data_url(image: bytes) -> str:
+    kind = PIL.Image.open(io.BytesIO(image)).get_format_mimetype() or "image/jpeg"
+    return f"data:{kind};base64,{base64.b64encode(image).decode()}"
+
+
+__all__ = ["STYLE", "Card", "cards", "pairs", "verdict"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import timm
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from .. import configuration_idml, image_processing_idml, modeling_idml
@@ -24,9 +25,16 @@ def remote_code_files(folder: str | Path) -> dict[str, bytes]:
 
     Returns:
         Name -> content.
+
+    Raises:
+        ValueError: for a trunk that timm does not have by itself, since its code would be missing.
     """
     folder = Path(folder)
-    if RunRecord.read(folder).is_classifier:
+    record = RunRecord.read(folder)
+    backbone = record.config.get("backbone", "").split(".")[0]
+    if backbone in timm.list_models() and timm.model_entrypoint(backbone).__module__.split(".")[0] != "timm":
+        raise ValueError(f"{backbone} is an architecture of idml_hf, not of timm: push it without its code")
+    if record.is_classifier:
         model = {"AutoModelForImageClassification": "modeling_idml.IDMLForImageClassification"}
     else:
         model = {"AutoModel": "modeling_idml.IDMLModel"}

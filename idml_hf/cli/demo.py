@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from ..data import ImageSet, RetrievalData, load_retrieval_data
+from ..data import ImageSet, load_retrieval_data
 from ..evaluation import rank, retrieval_metrics
 from ..evaluation.sheets import retrieval_sheet
 from ..hub.card import write_model_card
@@ -22,7 +22,7 @@ from ..training.recipe import RetrievalRun
 from ..training.run import build_model, train_retrieval
 from .searching import result_table
 
-COMMON = {
+COMMON: dict[str, Any] = {
     "dataset": "emoji-mini",
     "backbone": "tf_efficientnet_lite0",
     "image_size": 48,
@@ -32,17 +32,21 @@ COMMON = {
     "crop_scale": 0.6,
     "flip": 0.0,
 }
-# Features that are good already want small steps under fixed statistics; fresh ones want large steps.
-FROM_PRETRAINED = {
+# Features that are good already want small steps under fixed statistics; a small fresh trunk wants large ones.
+FROM_PRETRAINED: dict[str, Any] = {
     "freeze_batch_norm": True,
     "epochs": 10,
     "learning_rate": 2e-4,
     "trainer": {"learning_rate_multipliers": {"proxies": 50, "head": 5}, "lr_scheduler_type": "cosine"},
 }
-FROM_SCRATCH = {
-    "epochs": 10,
-    "learning_rate": 1e-3,
-    "trainer": {"learning_rate_multipliers": {"proxies": 10}, "lr_scheduler_type": "cosine"},
+FROM_SCRATCH: dict[str, Any] = {
+    "backbone": "test_resnet",
+    "pretrained": False,
+    "loss": "multi_similarity",
+    "batch_size": 64,
+    "epochs": 20,
+    "learning_rate": 3e-3,
+    "trainer": {"lr_scheduler_type": "cosine"},
 }
 
 
@@ -60,7 +64,8 @@ def run_demo(output: Path, weights: Path | None = None) -> dict[str, Any]:
     """
     started = time.monotonic()
     console = Console()
-    data = load_retrieval_data("emoji-mini")
+    data = load_retrieval_data(COMMON["dataset"])
+    torch.manual_seed(0)
     console.rule("1. Train")
     console.print(f"{data.describe()}; no class is in both")
     settings = {
@@ -68,13 +73,13 @@ def run_demo(output: Path, weights: Path | None = None) -> dict[str, Any]:
         "weights": None if weights is None else str(weights),
         "overwrite": True,
     } | COMMON
-    untrained, trunk_weights = _untrained_recall(RetrievalRun(**settings), data)
+    run = RetrievalRun(**(settings | FROM_PRETRAINED))
+    fresh = build_model(run, data.train.num_classes)
+    if fresh[2] == "random":
+        run = RetrievalRun(**(settings | FROM_SCRATCH))
+        fresh = build_model(run, data.train.num_classes)
+    untrained = _recall(embed_dataset(fresh[0].idml, fresh[1], data.test, progress=False).semantic, data.test)
     pixels = _pixel_recall(data.test)
-    if trunk_weights == "random":
-        # known by now, so the training run need not look for pretrained weights again
-        run = RetrievalRun(**(settings | FROM_SCRATCH | {"pretrained": False}))
-    else:
-        run = RetrievalRun(**(settings | FROM_PRETRAINED))
     metrics = train_retrieval(run)
 
     console.rule("2. Reload from disk, and index the unseen classes")
@@ -107,18 +112,13 @@ def run_demo(output: Path, weights: Path | None = None) -> dict[str, Any]:
     return metrics
 
 
-def _untrained_recall(run: RetrievalRun, data: RetrievalData) -> tuple[float, str]:
-    """R@1 of the model before training, and where its trunk's weights come from."""
-    torch.manual_seed(run.seed)
-    model, processor, trunk_weights = build_model(run, data.train.num_classes)
-    embeddings = embed_dataset(model.idml, processor, data.test, progress=False)
-    metrics = retrieval_metrics(embeddings.semantic, data.test.labels, groups=data.test.groups)
-    return metrics["recall_at_1"], trunk_weights
+def _recall(embeddings: np.ndarray, test: ImageSet) -> float:
+    return retrieval_metrics(embeddings, test.labels, groups=test.groups)["recall_at_1"]
 
 
 def _pixel_recall(test: ImageSet) -> float:
     pixels = np.stack([test.tensor(i).numpy().ravel() for i in range(len(test))]).astype(np.float32)
-    return retrieval_metrics(pixels - pixels.mean(0), test.labels, groups=test.groups)["recall_at_1"]
+    return _recall(pixels - pixels.mean(0), test)
 
 
 def _varied_queries(index: IDMLIndex, test: ImageSet, number: int = 8) -> list[int]:

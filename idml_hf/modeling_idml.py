@@ -149,7 +149,7 @@ class IDMLPreTrainedModel(PreTrainedModel):
     _keep_in_fp32_modules_strict = ["running_norm"]
 
     @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
+    def _init_weights(self, module: Any) -> None:
         # The default would redraw every layer of the trunk; timm has initialised them already.
         if isinstance(module, UncertaintyHead):
             module.reset_parameters()
@@ -227,7 +227,7 @@ class IDMLPreTrainedModel(PreTrainedModel):
         return hub.push_model(self, repo_id, **kwargs)
 
     @property
-    def trunk(self) -> nn.Module:
+    def trunk(self) -> Any:
         """The timm model."""
         return self.base_model.backbone
 
@@ -279,18 +279,25 @@ class IDMLModel(IDMLPreTrainedModel):
 
     _keys_to_ignore_on_load_unexpected = [r"^loss\.", r"^classifier\."]
 
+    # timm's models, and modules that may be None, have more in them than their annotations say
+    backbone: Any
+    semantic_head: Any
+
     def __init__(self, config: IDMLConfig, add_semantic_head: bool = True) -> None:
         super().__init__(config)
         self.backbone = _create_trunk(config)
         width = self.backbone.num_features
         self.semantic_head = nn.Linear(width, config.embedding_dim) if add_semantic_head else None
         self.uncertainty_head = UncertaintyHead(
-            width, config.uncertainty_dim, config.uncertainty_activation, config.uncertainty_level
+            width,
+            config.uncertainty_dim or config.embedding_dim,
+            config.uncertainty_activation,
+            config.uncertainty_level,
         )
         self.post_init()
 
     @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
+    def _init_weights(self, module: Any) -> None:
         if module is self.semantic_head:
             init.kaiming_normal_(module.weight, mode="fan_out")
             init.zeros_(module.bias)
@@ -396,7 +403,7 @@ class IDMLForImageClassification(IDMLPreTrainedModel):
         self.post_init()
 
     @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
+    def _init_weights(self, module: Any) -> None:
         if module is self.classifier:
             # torch's own range for a linear layer, by functions that leave loaded tensors alone
             bound = module.in_features**-0.5
@@ -450,7 +457,7 @@ class IDMLForImageClassification(IDMLPreTrainedModel):
         return out.to_tuple() if return_dict is False else out
 
 
-def _create_trunk(config: IDMLConfig, pretrained: bool = False) -> nn.Module:
+def _create_trunk(config: IDMLConfig, pretrained: bool = False) -> Any:
     if not timm.is_model(config.backbone):
         # the package's own architectures, where this file is part of it
         with contextlib.suppress(ImportError):
@@ -468,7 +475,7 @@ def _create_trunk(config: IDMLConfig, pretrained: bool = False) -> nn.Module:
         ) from error
 
 
-def _download_trunk(config: IDMLConfig) -> nn.Module:
+def _download_trunk(config: IDMLConfig) -> Any:
     repo = timm.get_pretrained_cfg(config.backbone).hf_hub_id
     advice = "Give a local file as weights=, or pretrained=False."
     if not repo:
@@ -501,7 +508,7 @@ def _require_safetensors(name: str, where: dict[str, Any]) -> None:
     raise FileNotFoundError(f"{name} has no {SAFE_WEIGHTS_NAME}; weights in other files (pickles) are refused")
 
 
-def load_trunk_weights(trunk: nn.Module, path: Path) -> None:
+def load_trunk_weights(trunk: Any, path: Path) -> None:
     """Load a file of timm weights into `trunk`; a classifier in the file is left out.
 
     Raises:

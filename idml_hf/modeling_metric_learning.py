@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .configuration_idml import IDMLConfig
 from .losses import build_loss
@@ -64,7 +64,7 @@ class IDMLForMetricLearning(IDMLPreTrainedModel):
         self.post_init()
 
     @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
+    def _init_weights(self, module: Any) -> None:
         if module is self.loss:
             if getattr(self, "_loading", False) and all(
                 getattr(t, "_is_hf_initialized", False) for t in (*module.parameters(), *module.buffers())
@@ -106,7 +106,7 @@ class IDMLForMetricLearning(IDMLPreTrainedModel):
         if labels is not None and self.training:
             semantic, uncertainty = out.semantic_embeds, out.uncertainty_embeds
             loss = self.loss(semantic[:batch], uncertainty[:batch], labels)
-            if mixed_pixel_values is not None:
+            if mixed_pixel_values is not None and mix_ratio is not None:
                 mixed = semantic[batch:], uncertainty[batch:]
                 first = self.loss(*mixed, labels, remember=False)
                 second = self.loss(*mixed, mixed_labels, remember=False)

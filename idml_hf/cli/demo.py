@@ -42,11 +42,9 @@ FROM_PRETRAINED: dict[str, Any] = {
 FROM_SCRATCH: dict[str, Any] = {
     "backbone": "test_resnet",
     "pretrained": False,
-    "loss": "multi_similarity",
-    "batch_size": 64,
-    "epochs": 20,
+    "epochs": 15,
     "learning_rate": 3e-3,
-    "trainer": {"lr_scheduler_type": "cosine"},
+    "trainer": {"learning_rate_multipliers": {"proxies": 10}, "lr_scheduler_type": "cosine"},
 }
 
 
@@ -130,7 +128,7 @@ def _varied_queries(index: IDMLIndex, test: ImageSet, number: int = 8) -> list[i
 def _draw_sheet(index: IDMLIndex, test: ImageSet, queries: list[int], path: Path) -> None:
     ranking = rank(index.gallery.semantic, test.labels, test.groups, keep=6)
     uncertainty = np.linalg.norm(index.gallery.uncertainty_embeds, axis=1)
-    retrieval_sheet(test, queries, ranking, test.labels, uncertainty=uncertainty).save(path)
+    retrieval_sheet(list(test), queries, ranking, test.labels, uncertainty=uncertainty).save(path)
 
 
 __all__ = ["run_demo"]

@@ -64,7 +64,7 @@ def evaluate(
     output: Output,
     root: Root = None,
     group_column: GroupColumn = None,
-    split: Annotated[str | None, typer.Option(help="train, validation, test or all")] = "test",
+    split: Annotated[str, typer.Option(help="train, validation, test or all")] = "test",
     skip_bad_images: SkipBad = False,
     batch_size: BatchSize = 64,
     workers: Workers = 0,

@@ -52,8 +52,10 @@ def result_table(entry: dict[str, Any]) -> Table:
     if entry["abstained"] is not None:
         verdict = " · [red]not sure[/red]" if entry["abstained"] else f" · confidence {entry['confidence']:.2f}"
     table = Table(title=f"{entry['query']} · uncertainty {entry['uncertainty']:.3f}{verdict}", title_justify="left")
-    for column, justify in (("#", "right"), ("class", "left"), ("similarity", "right"), ("uncertainty", "right")):
-        table.add_column(column, justify=justify)
+    table.add_column("#", justify="right")
+    table.add_column("class")
+    table.add_column("similarity", justify="right")
+    table.add_column("uncertainty", justify="right")
     table.add_column("image", overflow="fold")
     for rank, match in enumerate(entry["matches"], 1):
         table.add_row(str(rank), match["name"], f"{match['score']:.3f}", f"{match['uncertainty']:.3f}", match["path"])

@@ -15,7 +15,7 @@ class IDMLTrainingArguments(TrainingArguments):
 
     Args:
         batch_sampling: `"random"`, `"pk"` (P classes, K images of each), or `"auto"`: random for losses with proxies
-            (P x K batches hurt ProxyAnchor), P x K for the others, with fewer classes in a batch where there are too few.
+            (P x K batches hurt ProxyAnchor), P x K for the others, with a smaller P where there are too few classes.
         images_per_class: K of P x K batches; P is the batch size divided by K.
         learning_rate_multipliers: Regular expression on a parameter's name -> factor on its learning rate. The first
             that matches counts.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -33,19 +34,13 @@ def plot_training(log: list[dict[str, Any]], path: Path) -> None:
             points = [(entry["epoch"], entry[key]) for entry in log if key in entry]
             axes.plot(*zip(*points, strict=True), label=label, marker="o" if len(points) < 40 else None, markersize=3)
         if title.startswith("uncertainty"):
-            points = [
-                (e["epoch"], e["uncertainty_mean"], e["uncertainty_mean"] * e["uncertainty_spread"])
-                for e in log
-                if "uncertainty_mean" in e
-            ]
-            epoch, mean, spread = zip(*points, strict=True)
-            axes.fill_between(
-                epoch,
-                [m - s for m, s in zip(mean, spread, strict=True)],
-                [m + s for m, s in zip(mean, spread, strict=True)],
-                alpha=0.2,
-                label="± spread over images",
+            entries = [entry for entry in log if "uncertainty_mean" in entry]
+            epochs, means, spreads = (
+                np.array([entry[key] for entry in entries])
+                for key in ("epoch", "uncertainty_mean", "uncertainty_spread")
             )
+            band = means * (1 - spreads), means * (1 + spreads)
+            axes.fill_between(epochs, *band, alpha=0.2, label="± spread over images")
         if len(lines) > 1 or title.startswith("uncertainty"):
             axes.legend(fontsize=8)
     figure.savefig(path, dpi=110)

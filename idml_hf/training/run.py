@@ -11,7 +11,8 @@ from typing import Any
 from transformers import set_seed
 
 from ..data import RetrievalData, TrainImages, load_retrieval_data, training_transform
-from ..evaluation.evaluator import RetrievalEvaluator
+from ..evaluation.evaluator import Evaluation, RetrievalEvaluator
+from ..evaluation.plots import risk_coverage_plot
 from ..image_processing_idml import SMALL_IMAGE, IDMLImageProcessor
 from ..modeling_idml import IDMLModel
 from ..modeling_metric_learning import IDMLForMetricLearning
@@ -26,8 +27,8 @@ def train_retrieval(run: RetrievalRun, progress: bool = True) -> dict[str, Any]:
     """Train a model as `run` says, evaluate it on the test classes, and write everything to `run.output`.
 
     The folder then holds the model and its image processor (so `IDMLModel.from_pretrained(output)` loads it),
-    `metrics.json`, `run.json` (the settings and the training log) and `training_curve.png`. While training, it holds
-    checkpoints, from which `resume=True` goes on; they are removed at the end.
+    `metrics.json`, `run.json` (the settings and the training log), `training_curve.png`, `risk_coverage.png` and the
+    model card. While training, it holds checkpoints, from which `resume=True` goes on; they are removed at the end.
 
     Args:
         run: The settings.
@@ -56,8 +57,10 @@ def train_retrieval(run: RetrievalRun, progress: bool = True) -> dict[str, Any]:
     model, processor, trunk_weights = build_model(run, data.train.num_classes)
     trainer = build_trainer(run, model, processor, data, progress)
     result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    metrics = evaluate_retrieval(model.idml, processor, data, progress)
-    metrics |= {
+    evaluation = evaluate_retrieval(model.idml, processor, data, progress)
+    metrics = {
+        "dataset": data.name,
+        **evaluation.metrics,
         "loss": run.loss,
         "form": run.form,
         "seed": run.seed,
@@ -66,6 +69,10 @@ def train_retrieval(run: RetrievalRun, progress: bool = True) -> dict[str, Any]:
         "seconds": time.monotonic() - started,
     }
     if trainer.is_world_process_zero():
+        output.mkdir(parents=True, exist_ok=True)
+        embeddings = evaluation.embeddings
+        plot = risk_coverage_plot(evaluation.ranking, embeddings.uncertainty, embeddings.semantic_norm)
+        plot.savefig(output / "risk_coverage.png", dpi=110)
         save_run(run, model.idml, processor, metrics, trainer.state.log_history)
         shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
     return metrics
@@ -127,11 +134,11 @@ def build_trainer(
 
 def evaluate_retrieval(
     model: IDMLModel, processor: IDMLImageProcessor, data: RetrievalData, progress: bool = True
-) -> dict[str, Any]:
-    """The metrics of a model on the test classes."""
+) -> Evaluation:
+    """What a model does on the test classes."""
     embeddings = embed_dataset(model, processor, data.test, progress=progress)
     evaluator = RetrievalEvaluator(group_column=data.group_column, clustering=True)
-    return {"dataset": data.name, **evaluator(embeddings, data.test.labels, groups=data.test.groups)}
+    return evaluator.evaluate_embeddings(embeddings, data.test.labels, groups=data.test.groups)
 
 
 __all__ = ["build_model", "build_trainer", "evaluate_retrieval", "model_config", "train_retrieval"]

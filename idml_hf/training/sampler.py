@@ -89,12 +89,12 @@ class PKBatchSampler(RandomBatchSampler):
         runs = []
         for images in self._images:
             shuffled = rng.permutation(images)
-            # the last run is filled from the first, so that no batch holds an image twice unless its class is too small
+            # the last run is filled from the first, so a batch holds an image twice only where its class is too small
             shuffled = np.resize(shuffled, -(-len(shuffled) // k) * k)
             runs.append(shuffled.reshape(-1, k))
         # Serving the classes with most runs left first keeps every batch full of different classes to the end.
         left = self._runs_per_class.copy()
-        batches = []
+        batches: list[np.ndarray] = []
         for _ in range(self._num_batches):
             if (left > 0).sum() < self.classes_per_batch:
                 left = np.maximum(left, self._runs_per_class)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -45,10 +45,12 @@ class IDMLTrainer(Trainer):
     """
 
     args: IDMLTrainingArguments
+    optimizer: Any
+    lr_scheduler: Any
 
     def __init__(self, model: nn.Module, args: IDMLTrainingArguments, **kwargs: Any) -> None:
         if args.channels_last:
-            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            model = model.to(memory_format=torch.channels_last)
         super().__init__(model=model, args=args, **kwargs)
         self.uncertainty_monitor = UncertaintyMonitor()
         self.add_callback(self.uncertainty_monitor)
@@ -59,7 +61,7 @@ class IDMLTrainer(Trainer):
         self._micro_step = (-1, 0)
 
     def _train_batch_sampler(self) -> RandomBatchSampler:
-        labels = np.asarray(self.train_dataset.labels)  # type: ignore[union-attr]
+        labels = np.asarray(self.train_dataset.labels)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         automatic = self.args.batch_sampling == "auto"
         if self.args.batch_sampling == "random" or (automatic and self.model.config.loss in PROXY_LOSSES):
@@ -101,7 +103,7 @@ class IDMLTrainer(Trainer):
                 kwargs["lr"],
                 self.args.weight_decay,
                 self.get_decay_parameter_names(model),
-                self.args.learning_rate_multipliers or {},
+                cast("dict[str, float]", self.args.learning_rate_multipliers or {}),
             )
             self.optimizer = cls(groups, **kwargs)
         return self.optimizer
@@ -181,7 +183,7 @@ class IDMLTrainer(Trainer):
         ignore_keys: list[str] | None = None,
     ) -> tuple[None, tuple[Tensor, ...], Tensor]:
         """Embed a batch. There is no loss: the classes are not those that the loss knows."""
-        inputs = self._prepare_inputs(inputs)  # type: ignore[assignment]
+        inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             out = model(pixel_values=self._images(inputs["pixel_values"]))
         return None, self._predictions(out), inputs["labels"]

@@ -13,6 +13,7 @@ from idml_hf.cli import demo, main
 
 def test_everything_is_in_one_folder(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(demo.COMMON, "backbone", "test_resnet")
+    monkeypatch.setitem(demo.COMMON, "batch_size", 230)
     monkeypatch.setitem(demo.FROM_SCRATCH, "epochs", 1)
     with pytest.raises(SystemExit) as stop:
         main(["demo", "--output", str(tmp_path / "demo")])

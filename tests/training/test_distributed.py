@@ -42,7 +42,8 @@ SCRIPT = textwrap.dedent(
     if trainer.is_world_process_zero():
         log = [[e["loss"], e["grad_norm"]] for e in trainer.state.log_history if "loss" in e]
         norm = trainer.accelerator.unwrap_model(trainer.model).idml.uncertainty_head.running_norm.item()
-        record = {"log": log, "recall": metrics["eval_recall_at_1"], "norm": norm, "queries": metrics["eval_num_queries"]}
+        record = {"log": log, "norm": norm}
+        record |= {"recall": metrics["eval_recall_at_1"], "queries": metrics["eval_num_queries"]}
         with open(output + ".json", "w") as file:
             json.dump(record, file)
     """

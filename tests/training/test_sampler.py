@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,7 +19,7 @@ def indices(sampler, epoch=0):
 
 def test_random_batches_are_slices_of_one_permutation():
     small, large = RandomBatchSampler(50, 5, seed=3), RandomBatchSampler(50, 10, seed=3)
-    flat = sum(indices(small), [])
+    flat = list(chain.from_iterable(indices(small)))
     assert sorted(flat) == list(range(50))
     assert indices(large) == [flat[i : i + 10] for i in range(0, 50, 10)]
     assert indices(small, 1) != indices(small, 0) == indices(RandomBatchSampler(50, 5, seed=3), 0)
@@ -64,7 +66,7 @@ def test_pk_batches_hold_p_classes_with_k_images_each(counts, p, k, seed):
 def test_pk_epochs_show_nearly_every_image():
     labels = np.repeat(np.arange(24), 10)
     sampler = PKBatchSampler(labels, 8, 5)
-    seen = sum(indices(sampler), [])
+    seen = list(chain.from_iterable(indices(sampler)))
     assert len(seen) == 240 and len(set(seen)) >= 230
 
 

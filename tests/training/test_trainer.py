@@ -210,7 +210,8 @@ def test_frozen_trunk_then_thaw_and_learning_rates(tmp_path, data, processor):
     trainer.train()
     assert torch.equal(snapshots[1], start) and not torch.equal(snapshots[2], start)
     assert sorted({round(g["initial_lr"], 8) for g in trainer.optimizer.param_groups}) == [0.003, 0.3]
-    assert [g["lr"] / g["initial_lr"] for g in trainer.optimizer.param_groups][0] == pytest.approx(0.25)
+    group = trainer.optimizer.param_groups[0]
+    assert group["lr"] / group["initial_lr"] == pytest.approx(0.25)
 
 
 def test_gradient_values_are_clipped(tmp_path, data, processor):

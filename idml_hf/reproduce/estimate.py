@@ -16,7 +16,8 @@ from ..training.recipe import RetrievalRun, TrainingRun
 from ..training.run import model_config
 from .results import Result
 
-CPU_BATCH = 8
+# pixels of a batch to time on a CPU: eight images of 224 pixels a side
+CPU_PIXELS = 8 * 224**2
 
 
 def images_seen(run: TrainingRun) -> int | None:
@@ -38,8 +39,8 @@ def timed_rate(run: TrainingRun, steps: int = 2) -> float:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, classes = fresh_model(run), max(2, min(10, run.batch_size // 2))
     model = model.to(device, memory_format=torch.channels_last).train()
-    batch = run.batch_size if device.type == "cuda" else min(run.batch_size, CPU_BATCH)
     size = run.image_size or 224
+    batch = run.batch_size if device.type == "cuda" else min(run.batch_size, max(2, CPU_PIXELS // size**2))
     images = torch.randn(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
     inputs = {"pixel_values": images, "labels": torch.arange(batch, device=device) % classes}
     if isinstance(run, RetrievalRun) and run.mixup:

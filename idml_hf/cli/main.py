@@ -37,15 +37,15 @@ Workers = Annotated[int, typer.Option(help="Processes that decode images", min=0
 )
 @options_from(RetrievalRun)
 def train(
-    recipe: Annotated[Path | None, typer.Argument(help="YAML file with any of the options below as keys")] = None,
+    recipe: Annotated[list[Path] | None, typer.Argument(help="YAML files with the options below as keys")] = None,
     **options: Any,
 ) -> None:
     """Train a model, or fine-tune one (--model), and evaluate it on classes it has not seen.
 
-    Options on the command line replace those of the recipe. Output holds the model in Hub format, its metrics and a
-    training curve.
+    Options on the command line replace those of the recipes, and later recipes those of earlier ones. Output holds
+    the model in Hub format, its metrics and a training curve.
     """
-    settings = ({} if recipe is None else load_recipe(recipe)) | given(RetrievalRun, options)
+    settings = load_recipe(*(recipe or [])) | given(RetrievalRun, options)
     if not settings.get("output"):
         raise typer.BadParameter("give --output, the folder for the model", param_hint="--output")
     run = RetrievalRun(**settings)

@@ -140,7 +140,7 @@ def fit_calibration(
         scale=scale.tolist(),
         weights=model.coef_[0].tolist(),
         bias=float(model.intercept_[0]),
-        risk=RiskControl.test(confidence[fit], confidence[~fit], correct[~fit], delta),
+        risk=RiskControl.test(confidence[fit], confidence[~fit], correct[~fit], classes[~fit], delta),
         error_rate=error_rate,
         metric=metric,
         auroc=float(roc_auc_score(correct[~fit], confidence[~fit])),

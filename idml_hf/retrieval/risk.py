@@ -6,6 +6,10 @@ cannot be rejected (fixed-sequence testing), and the one before it is used. A te
 bound of the error rate is at most the promise. The chance that the promise is then broken is at most `delta`, if the
 queries to come are drawn as those tested were, independently.
 
+Queries of one class are not independent: some classes are hard as a whole. So that a few lucky classes promise
+nothing, a test must also be passed by the classes as units: wrong answers less the promised share of all answers,
+summed for each class, are below 0 on average by a one-sided normal test at level `delta`.
+
 The thresholds, their order and where testing starts come from other data than the tests.
 """
 
@@ -15,7 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import beta, binom
+from scipy.sparse import csr_matrix
+from scipy.stats import beta, binom, norm
 
 STEPS = 100
 
@@ -28,6 +33,7 @@ class RiskControl:
         thresholds: confidence from which on an answer is given, falling.
         answered: queries with at least that confidence.
         wrong: how many of their answers are wrong.
+        spread: for each threshold the sums over classes of wrong^2, wrong * answered and answered^2.
         expected_share: share of queries at least as confident, from other data.
         expected_error: error rate among them, from other data.
         delta: chance that a promise is broken.
@@ -36,6 +42,7 @@ class RiskControl:
     thresholds: Sequence[float]
     answered: Sequence[int]
     wrong: Sequence[int]
+    spread: Sequence[Sequence[float]]
     expected_share: Sequence[float]
     expected_error: Sequence[float]
     number: int
@@ -43,7 +50,12 @@ class RiskControl:
 
     @classmethod
     def test(
-        cls, plan_confidence: np.ndarray, confidence: np.ndarray, correct: np.ndarray, delta: float = 0.05
+        cls,
+        plan_confidence: np.ndarray,
+        confidence: np.ndarray,
+        correct: np.ndarray,
+        classes: np.ndarray | None = None,
+        delta: float = 0.05,
     ) -> RiskControl:
         """Count what every test needs.
 
@@ -51,6 +63,7 @@ class RiskControl:
             plan_confidence: (M,), confidences of other queries, which set the thresholds.
             confidence: (N,), confidences of the queries to test on.
             correct: bool (N,), whether their answers are right.
+            classes: int (N,), their classes; None: the queries are independent.
             delta: chance that a promise is broken.
 
         Raises:
@@ -70,6 +83,7 @@ class RiskControl:
             thresholds=thresholds.tolist(),
             answered=answers.sum(1).tolist(),
             wrong=(answers & ~correct).sum(1).tolist(),
+            spread=_sums_over_classes(answers, answers & ~correct, classes),
             expected_share=planned.mean(1).tolist(),
             expected_error=((planned * (1 - falling)).sum(1) / planned.sum(1)).tolist(),
             number=len(confidence),
@@ -95,11 +109,17 @@ class RiskControl:
             raise ValueError(f"the accepted error rate must be in (0, 1), got {error_rate}")
         answered, wrong = np.asarray(self.answered), np.asarray(self.wrong)
         passed = clopper_pearson_upper(wrong, answered, self.delta) <= error_rate
+        passed &= wrong - error_rate * answered <= -norm.ppf(1 - self.delta) * self._deviation(error_rate)
         start = self._first_step(error_rate)
         if not passed[start]:
             return None
         failed = np.flatnonzero(~passed[start:])
         return len(passed) - 1 if not len(failed) else start + int(failed[0]) - 1
+
+    def _deviation(self, error_rate: float) -> np.ndarray:
+        """Standard deviation over classes of the sum of wrong answers less the promised share of all answers."""
+        wrong2, wrong_answered, answered2 = np.asarray(self.spread, dtype=float).T
+        return np.sqrt(wrong2 - 2 * error_rate * wrong_answered + error_rate**2 * answered2)
 
     def _first_step(self, error_rate: float) -> int:
         """The test most likely to be passed, by the other data; of equals, the one with the most answers.
@@ -122,6 +142,16 @@ def clopper_pearson_upper(wrong: np.ndarray, number: np.ndarray, delta: float) -
     """
     wrong, number = np.asarray(wrong), np.asarray(number)
     return np.where(wrong >= number, 1.0, beta.ppf(1 - delta, wrong + 1, np.maximum(number - wrong, 1)))
+
+
+def _sums_over_classes(answers: np.ndarray, wrong: np.ndarray, classes: np.ndarray | None) -> list[list[float]]:
+    """For each row of answers (T, N): sums over classes of wrong^2, wrong * answered, answered^2."""
+    if classes is not None:
+        number, code = np.unique(classes, return_inverse=True)
+        members = csr_matrix((np.ones(len(code)), (code, np.arange(len(code)))), shape=(len(number), len(code)))
+        answers, wrong = (np.asarray(members @ rows.T.astype(float)).T for rows in (answers, wrong))
+    a, w = answers.astype(float), wrong.astype(float)
+    return np.stack([(w * w).sum(1), (w * a).sum(1), (a * a).sum(1)], 1).tolist()
 
 
 def _allowed_errors(number: np.ndarray, error_rate: float, delta: float) -> np.ndarray:

@@ -32,6 +32,7 @@ def index(emoji: ImageSet) -> IDMLIndex:
         thresholds=[0.9, 0.0],
         answered=[100, 400],
         wrong=[0, 120],
+        spread=[[0, 0, 100], [120, 120, 400]],
         expected_share=[0.25, 1.0],
         expected_error=[0.0, 0.3],
         number=400,

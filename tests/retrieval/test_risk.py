@@ -59,6 +59,20 @@ def test_a_careless_threshold_breaks_the_same_promise() -> None:
     assert broken > 50
 
 
+def test_classes_that_are_hard_as_a_whole_do_not_break_the_promise() -> None:
+    """150 classes of 20 queries each; a class is either easy or hopeless, so 3,000 queries are worth far fewer."""
+    random = np.random.default_rng(0)
+    broken = {"classes": 0, "queries": 0}
+    for _ in range(200):
+        classes = np.repeat(np.arange(150), 20)
+        correct = (random.random(150) > 0.16)[classes]
+        confidence = random.random(3000)
+        for way, given in (("classes", classes), ("queries", None)):
+            control = RiskControl.test(random.random(200) * 0.5 + 0.5, confidence, correct, given)
+            broken[way] += control.threshold(0.15) is not None  # the error rate is 0.16 at every threshold
+    assert broken["classes"] <= binom.ppf(0.999, 200, 0.05) < broken["queries"], broken
+
+
 @pytest.mark.parametrize(("wrong", "number"), [(0, 1), (0, 59), (3, 40), (39, 40), (40, 40), (17, 1000)])
 def test_clopper_pearson_is_scipys(wrong: int, number: int) -> None:
     expected = binomtest(wrong, number, alternative="less").proportion_ci(0.95, method="exact").high

@@ -137,7 +137,7 @@ def evaluate_retrieval(
 ) -> Evaluation:
     """What a model does on the test classes."""
     embeddings = embed_dataset(model, processor, data.test, progress=progress)
-    evaluator = RetrievalEvaluator(group_column=data.group_column, clustering=True)
+    evaluator = RetrievalEvaluator((1, 2, 4, 8, 10), group_column=data.group_column, clustering=True)
     return evaluator.evaluate_embeddings(embeddings, data.test.labels, groups=data.test.groups)
 
 

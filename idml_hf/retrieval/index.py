@@ -26,7 +26,7 @@ from .queries import read_queries
 from .results import SearchResult
 from .searcher import Searcher
 from .shards import read_shards
-from .sharing import HUB_ID, pull_index, push_index
+from .sharing import HUB_ID, IndexToPush, pull_index, push_index, push_space
 from .storage import StoredIndex, read_index, write_index
 from .thumbnails import THUMBNAIL_SIZE, Thumbnails
 from .validation import judge_among_themselves, labelled_queries
@@ -413,12 +413,24 @@ class IDMLIndex:
             PermissionError: if the Hub does not accept the token, or the token may not write there.
             ConnectionError: if the Hub cannot be reached, or offline mode is on.
         """
+        return push_index(self._to_push(), repo_id, private, token)
+
+    def push_space(self, repo_id: str, *, private: bool = False, token: str | None = None) -> CommitInfo:
+        """Push as a Space on the Hub: a page where anybody can search the index.
+
+        Arguments and errors are those of `push_to_hub`.
+        """
+        return push_space(self._to_push(), repo_id, private, token)
+
+    def _to_push(self) -> IndexToPush:
         name = self.reference.location if self.reference.on_hub and self.reference.location else "its own model"
-        return push_index(self._save_whole, repo_id, number=len(self), model=name, private=private, token=token)
+        return IndexToPush(self._save_whole, len(self), name)
 
     def _save_whole(self, folder: Path) -> None:
-        """Save with the model, unless that is on the Hub or the index never had one."""
+        """Save for others: with the model, unless that is on the Hub or unknown, and without folders of this machine."""
         whole = copy.copy(self)
+        paths = [os.path.basename(path) if os.path.isabs(path) else path for path in self.gallery.paths.to_pylist()]
+        whole.gallery = replace(self.gallery, paths=pa.array(paths, type=pa.string()))
         if self.reference.weights is not None and not self.reference.on_hub:
             self.model.save_pretrained(folder / "model")
             self._processor().save_pretrained(folder / "model")

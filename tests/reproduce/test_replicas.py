@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def test_two_steps_of_a_pair_loss_and_a_proxy_loss(name, tmp_path, monkeypatch):
     wanted = ("Contrastive", "IDML-PA")
     rows = tuple(replace(row, settings={**row.settings, **TINY}) for row in TABLES[name].rows)
     monkeypatch.setitem(TABLES, name, replace(TABLES[name], rows=rows))
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=200, record=True, file=io.StringIO())
     folders = {"results": tmp_path / "results", "runs": tmp_path / "runs"}
     results = reproduce(name, RECIPES, root=root, seeds=1, rows=wanted, workers=0, console=console, **folders)
     assert [result.row for result in results] == list(wanted)

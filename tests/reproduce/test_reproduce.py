@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def table(monkeypatch):
 @pytest.fixture
 def call(recipes, tmp_path):
     def run(**options):
-        console = Console(width=160, record=True, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
+        console = Console(width=160, record=True, file=io.StringIO())
         folders = {"results": tmp_path / "results", "runs": tmp_path / "runs"}
         results = reproduce("dots", recipes, console=console, **(folders | options))
         return results, console.export_text()
@@ -169,7 +170,7 @@ def test_several_jobs(tmp_path, recipes, monkeypatch):
 @pytest.mark.parametrize("name", TABLES)
 def test_every_table_can_be_planned_dry(name, tmp_path, monkeypatch):
     monkeypatch.setattr(estimate, "timed_rate", lambda run: 100.0)
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=200, record=True, file=io.StringIO())
     reproduce(name, RECIPES, dry_run=True, results=tmp_path, runs=tmp_path, console=console)
     runs = len(TABLES[name].rows) * TABLES[name].seeds
     assert f"{runs} of {runs} runs to make, about" in console.export_text()
@@ -178,7 +179,7 @@ def test_every_table_can_be_planned_dry(name, tmp_path, monkeypatch):
 def test_time_is_estimated_from_images_and_rate(tmp_path, monkeypatch):
     """Fashion-MNIST: 60,000 images an epoch."""
     monkeypatch.setattr(estimate, "timed_rate", lambda run: 1000.0)
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=200, record=True, file=io.StringIO())
     options = {"dry_run": True, "results": tmp_path, "runs": tmp_path, "console": console}
     reproduce("fashion-mnist", RECIPES, seeds=1, rows=("Baseline",), **options)
     (run,) = plan(TABLES["fashion-mnist"], [0], RECIPES, tmp_path, tmp_path, ["Baseline"])

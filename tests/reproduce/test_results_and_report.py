@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from pathlib import Path
 
@@ -112,7 +113,7 @@ TABLE = Table("t", "Title", "retrieval", ROWS, COLUMNS)
 
 
 def printed(grid):
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=200, record=True, file=io.StringIO())
     console.print(grid)
     return console.export_text()
 

@@ -11,6 +11,7 @@ import torch
 from ..data import ImageSet
 from .class_means import ClassMeans
 from .embed import Embeddings
+from .gallery import Gallery
 from .signals import DEPTH, Matches, match_signals
 from .topk import top_k
 
@@ -70,6 +71,19 @@ def labelled_queries(embeddings: Embeddings, images: ImageSet) -> LabelledQuerie
     )
 
 
+def queries_of(gallery: Gallery) -> LabelledQueries:
+    """The images of a gallery whose class is known.
+
+    Raises:
+        ValueError: if no class is known.
+    """
+    known = np.flatnonzero(gallery.labels >= 0)
+    if not len(known):
+        raise ValueError("calibration takes labelled images: the classes of those in the index are not known")
+    rows = gallery.semantic[known], gallery.uncertainty_embeds[known]
+    return LabelledQueries(*rows, gallery.labels[known], gallery.class_names)
+
+
 def judge_among_themselves(
     queries: LabelledQueries, metric: str = "cosine", tau: float = 5.0, device: torch.device | str = "cpu"
 ) -> JudgedQueries:
@@ -120,4 +134,4 @@ def judge_among_themselves(
     return JudgedQueries(signals, correct, labels[counted], len(everything) - len(counted))
 
 
-__all__ = ["JudgedQueries", "LabelledQueries", "judge_among_themselves", "labelled_queries"]
+__all__ = ["JudgedQueries", "LabelledQueries", "judge_among_themselves", "labelled_queries", "queries_of"]

@@ -145,6 +145,15 @@ def test_a_query_that_is_in_the_gallery_is_certain_unless_another_class_looks_th
     assert (index.search_embeddings(queries.semantic[:20], queries.uncertainty_embeds[:20]).confidence < 1).all()
 
 
+def test_without_other_images_an_index_is_calibrated_on_its_own() -> None:
+    queries = world(1)
+    index = index_of(queries)
+    own = index.calibrate(error_rate=0.3)
+    assert own == fit_calibration(judge_among_themselves(queries), error_rate=0.3)
+    with pytest.raises(ValueError, match="are not known"):
+        IDMLIndex.from_embeddings(queries.semantic).calibrate()
+
+
 def test_calibration_is_plain_numbers_and_comes_back_the_same() -> None:
     judged = judge_among_themselves(world(4))
     calibration = fit_calibration(judged)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -195,9 +196,15 @@ def _push(
                 logger.warning(f"The model card of {repo_id} has been edited on the Hub, so it is kept")
                 files = {path: content for path, content in files.items() if path != CARD_FILE}
         operations: list[Any] = [CommitOperationAdd(path, content) for path, content in files.items()]
-        # results of weights that are replaced would go on being read as those of the new ones
-        operations += [CommitOperationDelete(path) for path in RECORDS if path in remote and path not in files]
+        operations += [CommitOperationDelete(path) for path in remote if path not in files and _is_stale(path, files)]
         return api.create_commit(repo_id, operations, revision=revision, **commit)
+
+
+def _is_stale(path: str, files: Files) -> bool:
+    """Whether a file on the Hub would go on being read as a part of what is pushed now."""
+    if path.startswith(f"{INDEX_FOLDER}/"):
+        return any(other.startswith(f"{INDEX_FOLDER}/") for other in files)
+    return path in RECORDS or re.fullmatch(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?", path) is not None
 
 
 def _text(content: Path | bytes) -> str:

@@ -10,8 +10,16 @@ import time
 import pytest
 import torch
 from hub_standin import Refusal
+from PIL import Image
 
-from idml_hf import IDMLForMetricLearning, IDMLImageProcessor, IDMLModel, IDMLTrainer, IDMLTrainingArguments
+from idml_hf import (
+    IDMLForMetricLearning,
+    IDMLImageProcessor,
+    IDMLIndex,
+    IDMLModel,
+    IDMLTrainer,
+    IDMLTrainingArguments,
+)
 from idml_hf.cli import main
 from idml_hf.hub import push_folder, validate_card
 from idml_hf.hub.card import GENERATED
@@ -199,6 +207,30 @@ def test_a_model_that_has_changed_since_claims_no_results(run_folder, hub):
     assert set(files) == MODEL | ENCODER, "results of the old weights are gone"
     assert validate_card(files["README.md"].decode()).eval_results is None
     assert torch.equal(IDMLModel.from_pretrained("tester/model").semantic_head.bias, torch.ones(16))
+
+
+def test_nothing_stale_is_left_to_be_read_as_new(run_folder, hub):
+    push_folder(run_folder, "tester/model", with_index=True)
+    first = {path for path in pushed(hub) if path.startswith("index/")}
+    model = IDMLModel.from_pretrained(run_folder)
+    torch.nn.init.ones_(model.semantic_head.bias)
+    IDMLIndex.build(model, [Image.new("RGB", (9, 9))] * 2, progress=False).save(run_folder / "index")
+    model.save_pretrained(run_folder, max_shard_size="500KB")
+    push_folder(run_folder, "tester/model", with_index=True)
+    files = pushed(hub)
+    assert "model.safetensors.index.json" in files and "model.safetensors" not in files
+    second = {path.relative_to(run_folder).as_posix() for path in (run_folder / "index").rglob("*") if path.is_file()}
+    assert {path for path in files if path.startswith("index/")} == second != first
+    assert torch.equal(IDMLModel.from_pretrained("tester/model").semantic_head.bias, torch.ones(16))
+    push_folder(run_folder, "tester/model")
+    assert {path for path in pushed(hub) if path.startswith("index/")} == second
+
+
+def test_offline_nothing_is_tried(run_folder, hub, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ConnectionError, match="Offline mode is on"):
+        push_folder(run_folder, "tester/model")
+    assert hub.log == []
 
 
 def test_the_order_of_model_and_processor_does_not_matter(run_folder, hub):

@@ -94,6 +94,10 @@ def write_model_card(
     Raises:
         FileNotFoundError: if there is no model in the folder, or no metrics in that of the baseline.
         ValueError: naming a file that cannot be read.
+
+    Example:
+        >>> write_model_card("runs/cub-ratio", baseline="runs/cub-plain")  # doctest: +SKIP
+        PosixPath('runs/cub-ratio/README.md')
     """
     folder = Path(folder)
     if baseline is not None:

@@ -55,6 +55,10 @@ def export_onnx(model: str | Path, output: str | Path) -> float:
         ImportError: if onnx, onnxscript or onnxruntime is not installed.
         OSError, ValueError: if the model cannot be loaded.
         FloatingPointError: if the exported model does not compute the same.
+
+    Example:
+        >>> export_onnx("demo", "demo-onnx")  # doctest: +SKIP
+        7.5e-07
     """
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:

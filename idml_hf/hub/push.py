@@ -77,6 +77,9 @@ def push_folder(
         FileNotFoundError, ValueError: before anything is sent, for a folder that is not whole or not an IDML model.
         PermissionError: if the Hub does not accept the token, or the token may not write there.
         ConnectionError: if the Hub cannot be reached, or offline mode is on.
+
+    Example:
+        >>> push_folder("demo", "org/demo", private=True)  # doctest: +SKIP
     """
     folder = Path(folder)
     files = collect_files(folder, repo_id, with_code=with_code, with_index=with_index)

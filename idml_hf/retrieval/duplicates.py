@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from .engines import Engine
+
 _ROWS, _COLUMNS = 1024, 4096
+_NEIGHBOURS = 16  # of a row that an engine is asked for
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,22 @@ def near_duplicates(
     return best
 
 
+def near_duplicates_by(
+    engine: Engine, semantic: np.ndarray, threshold: float, max_pairs: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `near_duplicates`, of the pairs that an engine finds among the nearest `_NEIGHBOURS` of each row."""
+    found = []
+    for start in range(0, len(semantic), 2**14):
+        rows = semantic[start : start + 2**14]
+        candidates = engine.candidates(rows, semantic, min(_NEIGHBOURS + 1, len(semantic)))
+        first = np.repeat(np.arange(start, start + len(rows)), candidates.shape[1])
+        pairs = np.sort(np.stack([first, candidates.ravel()], 1)[candidates.ravel() >= 0], axis=1)
+        pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+        found.append(pairs[pair_cosines(semantic, pairs) >= threshold])
+    pairs = np.unique(np.concatenate(found), axis=0)
+    return _most_alike(pairs, pair_cosines(semantic, pairs), max_pairs)
+
+
 def pair_cosines(semantic: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """Cosines in double precision of the rows at `pairs` (P, 2)."""
     scores = np.empty(len(pairs))
@@ -78,4 +97,4 @@ def _most_alike(pairs: np.ndarray, scores: np.ndarray, number: int) -> tuple[np.
     return pairs[order], scores[order]
 
 
-__all__ = ["NearDuplicates", "near_duplicates", "pair_cosines"]
+__all__ = ["NearDuplicates", "near_duplicates", "near_duplicates_by"]

@@ -13,7 +13,7 @@ from ..data import ImageSet, load_images
 from ..image_processing_idml import IDMLImageProcessor
 from ..modeling_idml import IDMLModel
 from .calibration import DELTA, Calibration, fit_calibration
-from .duplicates import NearDuplicates, near_duplicates
+from .duplicates import NearDuplicates, near_duplicates, near_duplicates_by
 from .embed import Embeddings, embed_dataset
 from .engines import create_engine
 from .gallery import Gallery
@@ -211,11 +211,17 @@ class IDMLIndex(PersistentIndex):
     def near_duplicates(self, threshold: float = 0.98, max_pairs: int = 10_000) -> NearDuplicates:
         """Pairs of images that look nearly the same to the model.
 
+        All are compared, in time that grows with the square of their number; an engine looks at the nearest 16 of each.
+
         Args:
             threshold: cosine similarity from which on a pair counts, -1 to 1.
             max_pairs: how many pairs to return at most, the most alike.
         """
-        positions, scores = near_duplicates(self.gallery.semantic, threshold, max_pairs, self.device)
+        semantic = self.gallery.semantic
+        if self.engine is None:
+            positions, scores = near_duplicates(semantic, threshold, max_pairs, self.device)
+        else:
+            positions, scores = near_duplicates_by(self.engine, semantic, threshold, max_pairs)
         return NearDuplicates(self.gallery.ids[positions], scores)
 
     def calibrate(

@@ -96,7 +96,7 @@ def judge_among_themselves(
     """
     if len(queries.labels) < 2:
         raise ValueError("calibration takes more than one labelled image")
-    labels, everything = queries.labels, np.arange(len(queries.labels))
+    labels, everything = np.unique(queries.labels, return_inverse=True)[1], np.arange(len(queries.labels))
     # what a query must not see has its code
     codes = everything
     if queries.groups is not None:
@@ -131,7 +131,7 @@ def judge_among_themselves(
         matches, their_matches, labels, class_margin, uncertainty[counted], uncertainty[first], ignored
     )
     correct = labels[first] == labels[counted]
-    return JudgedQueries(signals, correct, labels[counted], len(everything) - len(counted))
+    return JudgedQueries(signals, correct, queries.labels[counted], len(everything) - len(counted))
 
 
 __all__ = ["JudgedQueries", "LabelledQueries", "judge_among_themselves", "labelled_queries", "queries_of"]

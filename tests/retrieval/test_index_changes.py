@@ -145,3 +145,15 @@ def test_near_duplicates_are_the_pairs_of_brute_force() -> None:
     few = index.near_duplicates(threshold=0.95, max_pairs=5)
     assert few.ids.tolist() == found.ids[:5].tolist()
     assert len(index.near_duplicates(threshold=1.0)) <= 1
+
+
+def test_an_engine_finds_the_near_duplicates_among_nearest_neighbours() -> None:
+    pytest.importorskip("faiss")
+    rows = clustered(1000)
+    rows[500:520] = unit_rows(rows[:20] + 0.001, "rows")
+    index = IDMLIndex.from_embeddings(rows)
+    exact = index.near_duplicates(threshold=0.999)
+    index.use_engine("ivf", nlist=8, nprobe=8)
+    found = index.near_duplicates(threshold=0.999)
+    assert len(found) >= 20
+    assert found.ids.tolist() == exact.ids.tolist() and found.scores.tolist() == exact.scores.tolist()

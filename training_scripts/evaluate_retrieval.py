@@ -1,6 +1,6 @@
 """Measure retrieval, clustering and uncertainty of a model; the same as `idml-hf evaluate`.
 
-    python training_scripts/evaluate_retrieval.py MODEL --dataset emoji-mini --output report
+python training_scripts/evaluate_retrieval.py MODEL --dataset emoji-mini --output report
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from pathlib import Path
@@ -10,15 +11,15 @@ from typing import Any
 from torch.utils.data import Dataset
 from transformers import set_seed
 
-from ..data import ClassificationData, ImageSet, TrainImages, load_classification_data, training_transform
+from ..data import ClassificationData, ImageSet, TrainImages, load_classification_data
 from ..evaluation.classification import evaluate_classifier
-from ..image_processing_idml import SMALL_IMAGE, IDMLImageProcessor
+from ..image_processing_idml import IDMLImageProcessor
 from ..modeling_idml import IDMLForImageClassification
 from ..retrieval.embed import EvalImages
 from .classification import ClassificationArguments, ClassificationTrainer
 from .classification_images import SmallImages
 from .classification_recipe import ClassificationRun
-from .run_parts import CHECKPOINTS, build_on_trunk, prepare_output, save_run, training_arguments
+from .run_parts import CHECKPOINTS, build_on_trunk, crop_transform, prepare_output, save_run, training_arguments
 
 
 def train_classification(run: ClassificationRun, progress: bool = True) -> dict[str, Any]:
@@ -39,6 +40,7 @@ def train_classification(run: ClassificationRun, progress: bool = True) -> dict[
         FloatingPointError: if the loss is not finite.
     """
     started = time.monotonic()
+    progress = progress and os.environ.get("RANK", "0") == "0"
     checkpoint = prepare_output(run)
     data = load_classification_data(
         run.dataset,
@@ -115,11 +117,9 @@ def build_classification_trainer(
 
 
 def _training_images(run: ClassificationRun, images: ImageSet, processor: IDMLImageProcessor) -> Dataset:
-    size = processor.crop_size["height"]
     if run.augmentation == "crop":
-        interpolation = "bilinear" if size <= SMALL_IMAGE else "bicubic"
-        transform = training_transform(size, scale=(run.crop_scale, 1.0), flip=run.flip, interpolation=interpolation)
-        return TrainImages(images, transform, run.seed)
+        return TrainImages(images, crop_transform(run, processor), run.seed)
+    size = processor.crop_size["height"]
     small = SmallImages(images, run.padding if run.augmentation == "shift" else 0, run.flip, run.seed)
     if tuple(small.pixels.shape[2:]) != (size, size):
         height, width = small.pixels.shape[2:]

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 
 def plot_training(log: list[dict[str, Any]], path: Path) -> None:
-    """Draw loss, uncertainty, and recall on validation classes (where measured) against epochs.
+    """Draw loss, uncertainty, and recall or accuracy on validation data (where measured) against epochs.
 
     Args:
         log: The trainer's `state.log_history`.
@@ -21,6 +21,7 @@ def plot_training(log: list[dict[str, Any]], path: Path) -> None:
         ("loss", "training loss", [("loss", "loss")]),
         ("uncertainty_mean", "uncertainty ‖u‖ in training", [("uncertainty_mean", "mean")]),
         ("eval_recall_at_1", "validation classes", [("eval_recall_at_1", "R@1"), ("eval_map_at_r", "MAP@R")]),
+        ("eval_top1", "validation images", [("eval_top1", "top-1")]),
     ]
     panels = [panel for panel in panels if any(panel[0] in entry for entry in log)]
     figure = Figure(figsize=(4 * max(1, len(panels)), 3), layout="constrained")

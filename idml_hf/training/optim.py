@@ -21,7 +21,7 @@ def parameter_groups(
     Args:
         model: The model.
         learning_rate: Base learning rate.
-        weight_decay: Weight decay of the matrices and kernels named in `decayed`.
+        weight_decay: Weight decay of the parameters named in `decayed`.
         decayed: Names of the parameters that decay.
         multipliers: Regular expression on a name -> factor on the learning rate; the first that matches counts.
     """
@@ -30,8 +30,7 @@ def parameter_groups(
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         factor = next((f for pattern, f in patterns if pattern.search(name)), 1.0)
-        # scales, shifts and a loss's scalars have no size that decay should shrink
-        groups.setdefault((factor, name in decayed and parameter.ndim > 1), []).append(parameter)
+        groups.setdefault((factor, name in decayed), []).append(parameter)
     return [
         {"params": params, "lr": learning_rate * factor, "weight_decay": weight_decay if decays else 0.0}
         for (factor, decays), params in groups.items()

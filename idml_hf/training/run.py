@@ -10,16 +10,16 @@ from typing import Any
 
 from transformers import set_seed
 
-from ..data import RetrievalData, TrainImages, load_retrieval_data, training_transform
+from ..data import RetrievalData, TrainImages, load_retrieval_data
 from ..evaluation.evaluator import Evaluation, RetrievalEvaluator
 from ..evaluation.plots import risk_coverage_plot
-from ..image_processing_idml import SMALL_IMAGE, IDMLImageProcessor
+from ..image_processing_idml import IDMLImageProcessor
 from ..modeling_idml import IDMLModel
 from ..modeling_metric_learning import IDMLForMetricLearning
 from ..retrieval.embed import EvalImages, embed_dataset
 from .arguments import IDMLTrainingArguments
 from .recipe import RetrievalRun
-from .run_parts import CHECKPOINTS, build_on_trunk, prepare_output, save_run, training_arguments
+from .run_parts import CHECKPOINTS, build_on_trunk, crop_transform, prepare_output, save_run, training_arguments
 from .trainer import IDMLTrainer
 
 
@@ -118,15 +118,12 @@ def build_trainer(
     progress: bool = True,
 ) -> IDMLTrainer:
     """The trainer of a run."""
-    size = processor.crop_size["height"]
-    interpolation = "bilinear" if size <= SMALL_IMAGE else "bicubic"
-    transform = training_transform(size, scale=(run.crop_scale, 1.0), flip=run.flip, interpolation=interpolation)
     validation = None if data.validation is None else EvalImages(data.validation, processor)
     best_metric = None if validation is None else "recall_at_1"
     return IDMLTrainer(
         model,
         training_arguments(run, IDMLTrainingArguments, best_metric, progress, mixup=run.mixup),
-        train_dataset=TrainImages(data.train, transform, run.seed),
+        train_dataset=TrainImages(data.train, crop_transform(run, processor), run.seed),
         eval_dataset=validation,
         processing_class=processor,
     )

@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
+from transformers.image_utils import PILImageResampling
 from transformers.utils import logging
 
 from ..configuration_idml import one_of
-from ..image_processing_idml import IDMLImageProcessor
+from ..data import training_transform
+from ..image_processing_idml import SMALL_IMAGE, IDMLImageProcessor
 from ..modeling_idml import IDMLPreTrainedModel
 from .arguments import IDMLTrainingArguments
 from .checkpoints import last_complete_checkpoint
@@ -119,6 +123,14 @@ def training_arguments(
     return arguments_class(**arguments)
 
 
+def crop_transform(run: TrainingRun, processor: IDMLImageProcessor) -> Callable[[Tensor], Tensor]:
+    """Random crops of random size for training, resized as the processor resizes."""
+    size = processor.crop_size["height"]
+    bilinear = size <= SMALL_IMAGE or processor.resample == PILImageResampling.BILINEAR
+    interpolation = "bilinear" if bilinear else "bicubic"
+    return training_transform(size, scale=(run.crop_scale, 1.0), flip=run.flip, interpolation=interpolation)
+
+
 def save_run(
     run: TrainingRun,
     model: IDMLPreTrainedModel,
@@ -142,4 +154,4 @@ def save_run(
     write_model_card(output)
 
 
-__all__ = ["CHECKPOINTS", "build_on_trunk", "prepare_output", "save_run", "training_arguments"]
+__all__ = ["CHECKPOINTS", "build_on_trunk", "crop_transform", "prepare_output", "save_run", "training_arguments"]

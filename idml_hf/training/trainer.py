@@ -93,6 +93,11 @@ class IDMLTrainer(Trainer):
         self.remove_callback(type(callback))
         self.add_callback(callback)
 
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Names of the matrices and kernels: scales, shifts and a loss's scalars have no size to shrink."""
+        matrices = {name for name, parameter in model.named_parameters() if parameter.ndim > 1}
+        return [name for name in super().get_decay_parameter_names(model) if name in matrices]
+
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
         """The optimizer, with a learning rate of their own for parameters named in `learning_rate_multipliers`."""
         if self.optimizer is None:

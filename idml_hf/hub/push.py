@@ -16,7 +16,6 @@ from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
     HTTPError,
-    LocalTokenNotFoundError,
     OfflineModeIsEnabled,
 )
 from safetensors import SafetensorError, safe_open
@@ -186,7 +185,6 @@ def _push(
 ) -> CommitInfo:
     api = HfApi(token=token, library_name="idml_hf")
     with _clear_errors(repo_id):
-        api.whoami()
         repo_id = api.create_repo(repo_id, private=private or None, exist_ok=True).repo_id
         if private and not api.model_info(repo_id).private:
             raise ValueError(f"{repo_id} exists already and is public: make it private first. Nothing was sent")
@@ -221,8 +219,6 @@ def _clear_errors(repo_id: str) -> Iterator[None]:
         yield
     except HFValidationError as error:
         raise ValueError(f"{repo_id!r} cannot be the name of a repository: {error}") from error
-    except LocalTokenNotFoundError as error:
-        raise PermissionError(_LOGIN) from error
     except OfflineModeIsEnabled as error:
         raise ConnectionError("Offline mode is on (HF_HUB_OFFLINE=1), so nothing can be pushed") from error
     except (HTTPError, RuntimeError) as error:

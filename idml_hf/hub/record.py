@@ -19,7 +19,7 @@ PICTURES = {
 }
 
 # settings that say where a run read and wrote, and nothing of the model
-_PRIVATE_SETTINGS = frozenset({"output", "root", "resume", "overwrite", "workers"})
+_PLACES = frozenset({"output", "root", "resume", "overwrite", "workers"})
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def public_settings(run: dict[str, Any]) -> dict[str, Any]:
     return {
         key: without_folders(value) if isinstance(value, str) else value
         for key, value in settings.items()
-        if key not in _PRIVATE_SETTINGS
+        if key not in _PLACES
     }
 
 

@@ -81,6 +81,7 @@ def test_no_path_of_the_machine_is_told(run_folder):
     text = write_model_card(run_folder, "org/name").read_text()
     assert "/home/someone" not in text and str(run_folder) not in text
     assert "| `weights` | `tf_efficientnet_lite0.in1k.safetensors` |" in text
+    assert "`output`" not in text and "`root`" not in text and "`workers`" not in text
 
 
 @pytest.mark.parametrize("gone", ["metrics.json", "run.json", "risk_coverage.png", "training_curve.png"])

@@ -211,7 +211,7 @@ class IDMLIndex(PersistentIndex):
     def near_duplicates(self, threshold: float = 0.98, max_pairs: int = 10_000) -> NearDuplicates:
         """Pairs of images that look nearly the same to the model.
 
-        All are compared, in time that grows with the square of their number; an engine looks at the nearest 16 of each.
+        All are compared, so the time grows with the square of their number; an engine looks at the nearest 16 of each.
 
         Args:
             threshold: cosine similarity from which on a pair counts, -1 to 1.

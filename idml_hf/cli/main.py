@@ -150,6 +150,20 @@ def search(
     search_index(index, images, top_k=top_k, as_json=json, sheet=sheet, model=model)
 
 
+@app.command("app", epilog="Example: idml-hf app my-model my-index")
+def browse(
+    model: Model,
+    index: Annotated[str, typer.Argument(help="Folder or Hub id of an index")],
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(help="Port; unset: the first free one from 7860 on")] = None,
+) -> None:
+    """Search an index in the browser (needs the extra `app`)."""
+    _quiet()
+    from ..retrieval.app import launch_app
+
+    launch_app(index, model, host=host, port=port)
+
+
 @app.command(epilog="Example: idml-hf demo --output demo")
 def demo(
     output: Output,

@@ -159,7 +159,7 @@ def test_unreadable_images_are_listed_and_can_be_skipped(photos, tmp_path, capsy
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["num_queries"] > 0
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "embed", "index", "search", "demo"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "embed", "index", "search", "app", "demo"])
 def test_help_shows_an_example(command, capsys):
     run(command, "--help")
     assert f"Example: idml-hf {command}" in " ".join(capsys.readouterr().out.split())

@@ -296,6 +296,7 @@ def test_broken_cifar_files(tmp_path):
         (gzip.compress(np.array([0x803, 2**31, 2**20, 28], dtype=">u4").tobytes()), "header"),
         (gzip.compress(b"\0\0"), "header|buffer"),
     ],
+    ids=["not gzip", "too much", "too little", "sizes", "cut header"],
 )
 def test_broken_idx_files(content, message, tmp_path):
     root = replicas.write_fashion_mnist(tmp_path)

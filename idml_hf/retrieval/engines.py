@@ -92,7 +92,8 @@ class IVF:
         index = faiss.IndexIVFFlat(quantizer, gallery.shape[1], nlist, faiss.METRIC_INNER_PRODUCT)
         index.cp.min_points_per_centroid = 1
         index.train(gallery)
-        centroids = quantizer.reconstruct_n(0, nlist)
+        # a tensor, once anybody has imported the torch wrappers of faiss
+        centroids = np.asarray(quantizer.reconstruct_n(0, nlist))
         return cls(nprobe or max(1, nlist // 16), centroids, _assign(centroids, gallery))
 
     def candidates(self, queries: np.ndarray, gallery: np.ndarray, width: int) -> np.ndarray:

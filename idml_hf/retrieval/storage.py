@@ -163,8 +163,9 @@ def _read_arrays(folder: Path, manifest: Mapping[str, Any]) -> StoredIndex:
             )
         try:
             if path.suffix == ".npy":
-                # copy on write: torch takes no array that cannot be written to
-                arrays[path.stem] = np.load(path, mmap_mode="c", allow_pickle=False)
+                # Copy on write, since torch takes no array that cannot be written to; and as a plain array over the
+                # mapping, since faiss takes no subclass once anybody has imported its torch wrappers.
+                arrays[path.stem] = np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))
             else:
                 tables[path.stem] = pq.read_table(path)
         except (ValueError, EOFError, pa.ArrowException) as error:

@@ -55,7 +55,7 @@ def test_saved_and_moved_with_its_model_it_answers_the_same(
     IDMLIndex.build(demo / "model", images, progress=False).save(demo / "index")
     moved = demo.rename(tmp_path / "elsewhere")
     loaded = IDMLIndex.load(moved / "index")
-    assert isinstance(loaded.gallery.semantic, np.memmap)
+    assert isinstance(loaded.gallery.semantic.base, np.memmap)
     query = moved / "query.png"
     images[7].save(query)
     expected, found = index.search(images[7], k=5), loaded.search(query, k=5)
@@ -156,3 +156,11 @@ def test_an_index_of_arrays_alone_searches_arrays_alone(tmp_path: Path) -> None:
         index.search(Image.new("RGB", (8, 8)))
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [".lock", "index.json"]
     assert not any(name.endswith((".pkl", ".pickle")) for _, _, names in os.walk(tmp_path) for name in names)
+
+
+def test_a_loaded_index_searches_after_faiss_was_patched_for_torch(tmp_path):
+    """As by whoever imports pytorch-metric-learning."""
+    pytest.importorskip("faiss.contrib.torch_utils")
+    IDMLIndex.from_embeddings(np.eye(3)).save(tmp_path / "index")
+    loaded = IDMLIndex.load(tmp_path / "index")
+    assert loaded.search_embeddings(np.eye(3), k=1).ids.ravel().tolist() == [0, 1, 2]

@@ -79,7 +79,7 @@ def execute_all(planned: list[PlannedRun], jobs: int = 1, progress: bool = True)
     missing = [run for run in planned if not run.done]
     if jobs == 1:
         for i, run in enumerate(missing):
-            # under `accelerate launch` processes must not differ in what they make; alone, another call may have made it
+            # another call may have made it; the processes of one launch must not differ in what they make
             if run.done and "RANK" not in os.environ:
                 continue
             _announce(f"{i + 1} of {len(missing)}: {run.row}, seed {run.run.seed}")

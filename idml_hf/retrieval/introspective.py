@@ -13,6 +13,9 @@ own ||u_j||, and only then is D computed, in double precision.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +29,7 @@ _QUERIES = 128  # queries a pass over the gallery
 _CHUNKS = 16  # places in the gallery that give the first threshold
 _ROUND = 2.0**40  # D^2 closer than this are ties, and go to the smaller position
 _DENSE = 1e-3  # share of a block's pairs beyond which all their uncertainties are compared by one product
-_USELESS = 1 / 8  # share of a block's pairs beyond which the bound has not paid: D is taken of all of them
+_USELESS = 1 / 2  # share of a block's pairs beyond which the bound has not paid: D is taken of all of them
 _SLACK = 1 - 1e-5  # keeps a bound computed in float32 below the true one
 
 
@@ -70,21 +73,39 @@ def nearest_introspective(
         >>> nearest_introspective(s[:1], u[:1], s, u, k=2).positions.tolist()
         [[0, 1]]
     """
-    arguments = (queries, query_uncertainty, gallery, gallery_uncertainty, k, tau, torch.device(device))
     if torch.device(device).type != "cpu":
-        return _compare_all(*arguments)
-    parts = []
-    for start in range(0, len(queries), _QUERIES):
-        part = slice(start, start + _QUERIES)
+        arguments = (queries, query_uncertainty, gallery, gallery_uncertainty, k, tau)
+        return _compare_all(*arguments, torch.device(device))
+    norms = np.concatenate([np.linalg.norm(part, axis=1) for part in np.array_split(gallery_uncertainty, _CHUNKS)])
+
+    def search(start: int) -> IntrospectiveMatches:
+        part = slice(start, start + size)
+        arguments = (queries[part], query_uncertainty[part], gallery, gallery_uncertainty, k, tau)
         try:
-            parts.append(_Pass(queries[part], query_uncertainty[part], gallery, gallery_uncertainty, k, tau).run())
+            return _Pass(*arguments, norms).run()
         except _BoundUselessError:
-            parts.append(_compare_all(queries[part], query_uncertainty[part], *arguments[2:]))
+            return _compare_all(*arguments, torch.device("cpu"))
+
+    workers = torch.get_num_threads()
+    size = min(_QUERIES, -(-len(queries) // workers))
+    with _single_threaded(workers) as pool:
+        parts = list(pool.map(search, range(0, len(queries), size)))
     return IntrospectiveMatches(
         np.concatenate([part.scores for part in parts]),
         np.concatenate([part.positions for part in parts]),
         float(np.average([part.reranked for part in parts], weights=[len(part.scores) for part in parts])),
     )
+
+
+@contextmanager
+def _single_threaded(workers: int) -> Iterator[Executor]:
+    """Threads whose matrix products do not spread: on small blocks, waiting for each other costs more than it saves."""
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+    finally:
+        # the number is each thread's own, but the last one set is what new threads start with
+        torch.set_num_threads(workers)
 
 
 class _BoundUselessError(Exception):
@@ -124,11 +145,12 @@ class _Pass:
         gallery_uncertainty: np.ndarray,
         k: int,
         tau: float,
+        norm_g: np.ndarray,
     ) -> None:
         self.q, self.u_q = torch.from_numpy(queries), torch.from_numpy(query_uncertainty)
         self.g, self.u_g = torch.from_numpy(gallery), torch.from_numpy(gallery_uncertainty)
         self.k, self.tau = k, tau
-        self.norm_q = np.linalg.norm(query_uncertainty, axis=1)
+        self.norm_q, self.norm_g = np.linalg.norm(query_uncertainty, axis=1), norm_g
         # a float32 product of unit rows is off by at most this much, their own rounding included
         self.error = (queries.shape[1] + 16) * 2.0**-24
         self.error_u = (query_uncertainty.shape[1] + 16) * 2.0**-24
@@ -164,7 +186,7 @@ class _Pass:
 
     def _block(self, start: int, block: torch.Tensor, cosines: np.ndarray, buffer: torch.Tensor) -> None:
         u_block = self.u_g[start : start + len(block)]
-        norm_g = np.sqrt(np.einsum("nd,nd->n", u_block.numpy(), u_block.numpy()))
+        norm_g = self.norm_g[start : start + len(block)]
         found = self.squares[:, -1]
         # an item that ties with the k-th found comes after it; one that ties with the sample may come before
         threshold = np.sqrt(np.where(found <= self.known, found, self.known + 1 / _ROUND))

@@ -99,7 +99,7 @@ def nearest_introspective(
 
 @contextmanager
 def _single_threaded(workers: int) -> Iterator[Executor]:
-    """Threads whose matrix products do not spread: on small blocks, waiting for each other costs more than it saves."""
+    """Threads whose matrix products stay in them: on small blocks, waiting for each other costs more than it saves."""
     try:
         with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             yield pool

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 _PUBLIC = {
     "Embeddings": "embed",
     "IDMLIndex": "index",
+    "IDMLMilvusIndex": "milvus",
     "IndexFileError": "storage",
     "ModelMismatchError": "model_reference",
     "SearchResult": "results",
@@ -19,6 +20,7 @@ _PUBLIC = {
 __all__ = [
     "Embeddings",
     "IDMLIndex",
+    "IDMLMilvusIndex",
     "IndexFileError",
     "ModelMismatchError",
     "SearchResult",
@@ -30,6 +32,7 @@ __all__ = [
 if TYPE_CHECKING:
     from .embed import Embeddings, embed_dataset
     from .index import IDMLIndex
+    from .milvus import IDMLMilvusIndex
     from .model_reference import ModelMismatchError
     from .results import SearchResult
     from .shards import embed_to_shards

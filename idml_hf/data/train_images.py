@@ -41,6 +41,7 @@ class TrainImages(torch.utils.data.Dataset):
         self.labels = images.labels
         self.transform = transform
         self.seed = seed
+        self._shape: torch.Size | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -49,6 +50,7 @@ class TrainImages(torch.utils.data.Dataset):
         index = key.index if isinstance(key, Draw) else key
         item: dict[str, Any] = {"pixel_values": self.images.tensor(index), "labels": int(self.labels[index])}
         if self.transform is None:
+            self._check_shape(index, item["pixel_values"].shape)
             item["seeds"] = self._seed(key) if isinstance(key, Draw) else int(torch.randint(2**62, ()))
         elif isinstance(key, Draw):
             with seeded(self._seed(key)):
@@ -56,6 +58,15 @@ class TrainImages(torch.utils.data.Dataset):
         else:
             item["pixel_values"] = self.transform(item["pixel_values"])
         return item
+
+    def _check_shape(self, index: int, shape: torch.Size) -> None:
+        self._shape = self._shape or shape
+        if shape != self._shape:
+            (_, height, width), (_, other_height, other_width) = shape, self._shape
+            raise ValueError(
+                f"{self.images.image_id(index)} is {width}x{height} pixels, but images before it are "
+                f"{other_width}x{other_height}: augmentation on the device takes images of one size"
+            )
 
     def _seed(self, draw: Draw) -> int:
         return derive_seed(self.seed, *draw)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,9 @@ def portable_settings(run: TrainingRun) -> dict[str, Any]:
 
 def changed_settings(planned: PlannedRun) -> str:
     """How the settings of a result at hand differ from those planned, in words; empty if they do not."""
-    then, now = read_result(planned.result).settings, portable_settings(planned.run)
+    # a setting that the result does not name was not there to be set
+    defaults = {f.name: f.default for f in fields(planned.run) if f.default is not MISSING}
+    then, now = defaults | read_result(planned.result).settings, portable_settings(planned.run)
     keys = [key for key in now if then.get(key) != now[key]]
     return ", ".join(f"{key} was {then.get(key)!r}, is {now[key]!r}" for key in keys)
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch.utils.data import Dataset
 from transformers import set_seed
 
-from ..data import ClassificationData, ImageSet, TrainImages, load_classification_data
+from ..data import ClassificationData, DeviceAugmentation, ImageSet, load_classification_data
 from ..evaluation.classification import evaluate_classifier
 from ..image_processing_idml import IDMLImageProcessor
 from ..modeling_idml import IDMLForImageClassification
@@ -19,7 +19,7 @@ from ..retrieval.embed import EvalImages
 from .classification import ClassificationArguments, ClassificationTrainer
 from .classification_images import SmallImages
 from .classification_recipe import ClassificationRun
-from .run_parts import CHECKPOINTS, build_on_trunk, crop_transform, prepare_output, save_run, training_arguments
+from .run_parts import CHECKPOINTS, build_on_trunk, cropped_images, prepare_output, save_run, training_arguments
 
 
 def train_classification(run: ClassificationRun, progress: bool = True) -> dict[str, Any]:
@@ -107,18 +107,22 @@ def build_classification_trainer(
     validation = None if data.validation is None else EvalImages(data.validation, processor)
     mixing = {"mix": run.mix, "mix_alpha": run.mix_alpha, "mix_probability": run.mix_probability}
     best_metric = None if validation is None else "top1"
+    images, augmentation = _training_images(run, data.train, processor)
     return ClassificationTrainer(
         model,
         training_arguments(run, ClassificationArguments, best_metric, progress, **mixing),
-        train_dataset=_training_images(run, data.train, processor),
+        train_dataset=images,
         eval_dataset=validation,
+        augmentation=augmentation,
         processing_class=processor,
     )
 
 
-def _training_images(run: ClassificationRun, images: ImageSet, processor: IDMLImageProcessor) -> Dataset:
+def _training_images(
+    run: ClassificationRun, images: ImageSet, processor: IDMLImageProcessor
+) -> tuple[Dataset, DeviceAugmentation | None]:
     if run.augmentation == "crop":
-        return TrainImages(images, crop_transform(run, processor), run.seed)
+        return cropped_images(run, images, processor)
     size = processor.crop_size["height"]
     small = SmallImages(images, run.padding if run.augmentation == "shift" else 0, run.flip, run.seed)
     if tuple(small.pixels.shape[2:]) != (size, size):
@@ -127,7 +131,7 @@ def _training_images(run: ClassificationRun, images: ImageSet, processor: IDMLIm
             f"--augmentation {run.augmentation} takes images as they are, {width}x{height} pixels, but the model "
             f"takes {size}x{size}: set --image-size, or --augmentation crop"
         )
-    return small
+    return small, None
 
 
 __all__ = ["build_classification_trainer", "build_classifier", "classifier_config", "train_classification"]

@@ -38,6 +38,7 @@ class TrainingRun:
     crop_pct: float | None = option(None, "Share of the resized image that the centre crop of evaluation keeps")
     crop_scale: float = option(0.16, "Smallest area of a random training crop, as a share of the image")
     flip: float = option(0.5, "Probability of a horizontal flip in training")
+    augment_on_device: bool = option(False, "Crop and flip whole batches on the device; all images must have one size")
     epochs: int = option(20, "Training epochs")
     batch_size: int = option(120, "Images in a batch, on each device")
     learning_rate: float = option(6e-4, "Base learning rate")

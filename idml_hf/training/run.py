@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import set_seed
 
-from ..data import RetrievalData, TrainImages, load_retrieval_data
+from ..data import RetrievalData, load_retrieval_data
 from ..evaluation.evaluator import Evaluation, RetrievalEvaluator
 from ..evaluation.plots import risk_coverage_plot
 from ..image_processing_idml import IDMLImageProcessor
@@ -19,7 +19,7 @@ from ..modeling_metric_learning import IDMLForMetricLearning
 from ..retrieval.embed import EvalImages, embed_dataset
 from .arguments import IDMLTrainingArguments
 from .recipe import RetrievalRun
-from .run_parts import CHECKPOINTS, build_on_trunk, crop_transform, prepare_output, save_run, training_arguments
+from .run_parts import CHECKPOINTS, build_on_trunk, cropped_images, prepare_output, save_run, training_arguments
 from .trainer import IDMLTrainer
 
 
@@ -120,11 +120,13 @@ def build_trainer(
     """The trainer of a run."""
     validation = None if data.validation is None else EvalImages(data.validation, processor)
     best_metric = None if validation is None else "recall_at_1"
+    images, augmentation = cropped_images(run, data.train, processor)
     return IDMLTrainer(
         model,
         training_arguments(run, IDMLTrainingArguments, best_metric, progress, mixup=run.mixup),
-        train_dataset=TrainImages(data.train, crop_transform(run, processor), run.seed),
+        train_dataset=images,
         eval_dataset=validation,
+        augmentation=augmentation,
         processing_class=processor,
     )
 

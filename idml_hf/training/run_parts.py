@@ -5,17 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
 from transformers.image_utils import PILImageResampling
 from transformers.utils import logging
 
 from ..configuration_idml import one_of
-from ..data import training_transform
+from ..data import DeviceAugmentation, ImageSet, TrainImages, training_transform
 from ..image_processing_idml import SMALL_IMAGE, IDMLImageProcessor
 from ..modeling_idml import IDMLPreTrainedModel
 from .arguments import IDMLTrainingArguments
@@ -123,12 +121,21 @@ def training_arguments(
     return arguments_class(**arguments)
 
 
-def crop_transform(run: TrainingRun, processor: IDMLImageProcessor) -> Callable[[Tensor], Tensor]:
-    """Random crops of random size for training, resized as the processor resizes."""
+def cropped_images(
+    run: TrainingRun, images: ImageSet, processor: IDMLImageProcessor
+) -> tuple[TrainImages, DeviceAugmentation | None]:
+    """Training images in random crops of random size, resized as the processor resizes, and what crops on the device.
+
+    With `augment_on_device` the images come whole, and the second is for the trainer; else it is None.
+    """
     size = processor.crop_size["height"]
+    crops: dict[str, Any] = {"scale": (run.crop_scale, 1.0), "flip": run.flip}
+    if run.augment_on_device:
+        augmentation = DeviceAugmentation(size, processor.image_mean, processor.image_std, **crops)
+        return TrainImages(images, None, run.seed), augmentation
     bilinear = size <= SMALL_IMAGE or processor.resample == PILImageResampling.BILINEAR
-    interpolation = "bilinear" if bilinear else "bicubic"
-    return training_transform(size, scale=(run.crop_scale, 1.0), flip=run.flip, interpolation=interpolation)
+    transform = training_transform(size, **crops, interpolation="bilinear" if bilinear else "bicubic")
+    return TrainImages(images, transform, run.seed), None
 
 
 def save_run(
@@ -154,4 +161,4 @@ def save_run(
     write_model_card(output)
 
 
-__all__ = ["CHECKPOINTS", "build_on_trunk", "crop_transform", "prepare_output", "save_run", "training_arguments"]
+__all__ = ["CHECKPOINTS", "build_on_trunk", "cropped_images", "prepare_output", "save_run", "training_arguments"]

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
 
-from ..data import Normalizer
+from ..data import DeviceAugmentation, Normalizer
 from ..evaluation.evaluator import RetrievalEvaluator
 from ..losses import PROXY_LOSSES
 from ..retrieval.embed import Embeddings
@@ -36,6 +36,8 @@ class IDMLTrainer(Trainer):
             come as uint8 are normalised on the device.
         eval_dataset: [`idml_hf.data.EvalImages`] of classes that are not trained on.
         processing_class: The image processor, saved with each checkpoint.
+        augmentation: [`idml_hf.data.DeviceAugmentation`], for a `train_dataset` that leaves its images as they are:
+            it crops and flips whole batches where the model is.
 
     The metrics of `evaluate()` are those of [`idml_hf.evaluation.RetrievalEvaluator`], each with the prefix `eval_`;
     so `metric_for_best_model="recall_at_1"` selects the best checkpoint.
@@ -48,10 +50,18 @@ class IDMLTrainer(Trainer):
     optimizer: Any
     lr_scheduler: Any
 
-    def __init__(self, model: nn.Module, args: IDMLTrainingArguments, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        args: IDMLTrainingArguments,
+        *,
+        augmentation: DeviceAugmentation | None = None,
+        **kwargs: Any,
+    ) -> None:
         if args.channels_last:
             model = model.to(memory_format=torch.channels_last)
         super().__init__(model=model, args=args, **kwargs)
+        self.augmentation = None if augmentation is None else augmentation.to(args.device)
         self.uncertainty_monitor = UncertaintyMonitor()
         self.add_callback(self.uncertainty_monitor)
         if args.frozen_trunk_epochs:
@@ -127,7 +137,11 @@ class IDMLTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, **kwargs: Any
     ) -> Any:
         """The loss of the joined batch of all processes, with the Mixup term if it is asked for."""
-        inputs = inputs | {"pixel_values": self._images(inputs["pixel_values"])}
+        inputs = dict(inputs)
+        seeds = inputs.pop("seeds", None)
+        if self.augmentation is not None and seeds is not None:
+            inputs["pixel_values"] = self.augmentation(inputs["pixel_values"], seeds)
+        inputs["pixel_values"] = self._images(inputs["pixel_values"])
         inputs |= self._mix(inputs)
         outputs = model(**inputs)
         self.uncertainty_monitor.observe(outputs.uncertainty)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -11,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import Trainer, TrainingArguments
 
 from idml_hf import IDMLForMetricLearning, IDMLImageProcessor, IDMLModel, IDMLTrainer, IDMLTrainingArguments
 from idml_hf.data import TrainImages, load_retrieval_data, training_transform
 from idml_hf.evaluation import retrieval_metrics
 from idml_hf.retrieval.embed import EvalImages, embed_dataset
+from idml_hf.training import RetrievalRun, train_retrieval
 
 SIZE = 32
 
@@ -117,6 +120,32 @@ def test_fine_tuning_on_new_classes(tmp_path, data, processor):
     trainer = make_trainer(tmp_path, data, processor, tuned, num_train_epochs=10)
     trainer.train()
     assert recall(tuned.idml, processor, data[1]) > before + 0.05
+
+
+def augmented_on_device(output, dataset, **settings):
+    trainer = {"max_steps": 3, "use_cpu": True, "logging_steps": 1, "save_strategy": "no"}
+    run = RetrievalRun(
+        output=str(output), dataset=str(dataset), backbone="test_resnet", pretrained=False, image_size=SIZE, trainer=trainer,
+        batch_size=16, augment_on_device=True, **settings,
+    )  # fmt: skip
+    train_retrieval(run, progress=False)
+    return [entry["loss"] for entry in json.loads((output / "run.json").read_text())["log"] if "loss" in entry]
+
+
+def test_augmentation_on_the_device_does_not_depend_on_workers(tmp_path):
+    losses = augmented_on_device(tmp_path / "a", "emoji-mini")
+    assert len(losses) == 3 and np.isfinite(losses).all()
+    assert augmented_on_device(tmp_path / "b", "emoji-mini", workers=2) == losses
+    assert augmented_on_device(tmp_path / "c", "emoji-mini", crop_scale=0.9) != losses
+
+
+def test_augmentation_on_the_device_takes_images_of_one_size(tmp_path):
+    for label in range(4):
+        (tmp_path / "data" / str(label)).mkdir(parents=True)
+        for i in range(8):
+            Image.new("RGB", (20 + i, 20), (i, 40 * label, 0)).save(tmp_path / "data" / str(label) / f"{i}.png")
+    with pytest.raises(ValueError, match=r"\.png is 2\dx20 pixels, but images before it are 2\dx20"):
+        augmented_on_device(tmp_path / "out", tmp_path / "data")
 
 
 KILLED = """

@@ -1,0 +1,69 @@
+"""Every data set of the paper, downloaded over HTTP in the schema of its Hub copy, trains by the table's own command."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import datasets
+import pytest
+from data.dataset_replicas import expect, write_hub
+from hub_standin import Repository, running_hub
+from reproduce.test_replicas import RECIPES, TINY
+from rich.console import Console
+
+from idml_hf.data import DATASETS
+from idml_hf.reproduce.command import reproduce
+from idml_hf.reproduce.tables import TABLES
+
+TINY_CLASSIFIERS = {
+    "imagenet": {"backbone": "test_resnet", "image_size": 32},
+    "cifar10": {"backbone_kwargs": {"depth": 11, "alpha": 6}},
+    "cifar100": {"backbone_kwargs": {"depth": 11, "alpha": 6}},
+    "fashion-mnist": {},
+}
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """Serve the replica of a data set under its Hub id and pinned revision; gives the log of requests."""
+    with running_hub() as hub:
+        hub.here(monkeypatch, tmp_path / "home")
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "home" / "datasets")
+        monkeypatch.setattr(datasets.config, "HF_MODULES_CACHE", str(tmp_path / "home" / "modules"))
+
+        def serve(name):
+            spec = DATASETS[name]
+            folder = write_hub(tmp_path / "replica", name)
+            tree = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.parquet")}
+            repository = hub.repositories["dataset", spec.hub_id] = Repository()
+            sha = repository.add(tree)
+            if spec.revision is not None:
+                # what is newest must not be what is read
+                repository.refs[spec.revision] = sha
+                repository.add({"README.md": b"nothing is left"})
+            return hub.log
+
+        yield serve
+
+
+@pytest.mark.parametrize("name", ["cub", "cars", "sop", *TINY_CLASSIFIERS])
+def test_two_steps_from_the_hub(name, served, tmp_path, monkeypatch):
+    table = TABLES[name]
+    expect(monkeypatch, name, first_test_class=None)
+    log = served(name)
+    tiny = TINY
+    if table.task == "classification":
+        trainer = {"max_steps": 2, "use_cpu": True}
+        tiny = {"pretrained": False, "epochs": 1, "batch_size": 4, "trainer": trainer} | TINY_CLASSIFIERS[name]
+    rows = tuple(replace(row, settings={**row.settings, **tiny}) for row in table.rows)
+    monkeypatch.setitem(TABLES, name, replace(table, rows=rows))
+    wanted = (rows[-1].name,)
+    console = Console(width=200, record=True, file=io.StringIO())
+    folders = {"results": tmp_path / "results", "runs": tmp_path / "runs"}
+    (result,) = reproduce(name, RECIPES, seeds=1, rows=wanted, workers=0, console=console, **folders)
+    assert all(result.metrics.get(column.key) is not None for column in table.columns)
+    if table.task == "retrieval":
+        assert result.metrics["num_queries"] == DATASETS[name].expected["test"][0]
+    assert any(".parquet" in line for line in log), "the images came over HTTP"
+    assert list((tmp_path / "runs").rglob("model.safetensors"))

@@ -1,4 +1,4 @@
-"""Every data set of the paper, downloaded over HTTP in the schema of its Hub copy, trains by the table's own command."""
+"""Every data set of the paper, downloaded over HTTP in the schema of its Hub copy, trains by its table's command."""
 
 from __future__ import annotations
 

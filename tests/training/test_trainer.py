@@ -125,9 +125,16 @@ def test_fine_tuning_on_new_classes(tmp_path, data, processor):
 def augmented_on_device(output, dataset, **settings):
     trainer = {"max_steps": 3, "use_cpu": True, "logging_steps": 1, "save_strategy": "no"}
     run = RetrievalRun(
-        output=str(output), dataset=str(dataset), backbone="test_resnet", pretrained=False, image_size=SIZE, trainer=trainer,
-        batch_size=16, augment_on_device=True, **settings,
-    )  # fmt: skip
+        output=str(output),
+        dataset=str(dataset),
+        backbone="test_resnet",
+        pretrained=False,
+        image_size=SIZE,
+        batch_size=16,
+        augment_on_device=True,
+        trainer=trainer,
+        **settings,
+    )
     train_retrieval(run, progress=False)
     return [entry["loss"] for entry in json.loads((output / "run.json").read_text())["log"] if "loss" in entry]
 

@@ -142,12 +142,18 @@ def search(
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table")] = False,
     sheet: Annotated[Path | None, typer.Option(help="PNG file for a sheet of queries and matches")] = None,
     model: Annotated[str | None, typer.Option(help="Another copy of the model the index was built with")] = None,
+    metric: Annotated[str, typer.Option(help="cosine, or introspective to rank by the distance D")] = "cosine",
+    error_rate: Annotated[
+        float | None, typer.Option(help="Accepted share of wrong first matches; the index must be calibrated")
+    ] = None,
 ) -> None:
     """Search an index with pictures; says how certain each answer is."""
     _quiet()
     from .searching import search_index
 
-    search_index(index, images, top_k=top_k, as_json=json, sheet=sheet, model=model)
+    search_index(
+        index, images, top_k=top_k, as_json=json, sheet=sheet, model=model, metric=metric, error_rate=error_rate
+    )
 
 
 @app.command("app", epilog="Example: idml-hf app my-model my-index")

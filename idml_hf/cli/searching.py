@@ -20,6 +20,8 @@ def search_index(
     as_json: bool = False,
     sheet: Path | None = None,
     model: str | None = None,
+    metric: str = "cosine",
+    error_rate: float | None = None,
 ) -> None:
     """Search an index with image files and print what is found.
 
@@ -30,12 +32,13 @@ def search_index(
         as_json: Print JSON instead of a table.
         sheet: PNG file for a sheet of queries and matches.
         model: Another copy of the index's model.
+        metric, error_rate: As for [`IDMLIndex.search`].
 
     Raises:
         FileNotFoundError, ValueError: naming the index, image or model that cannot be read.
     """
     opened = IDMLIndex.load(index, model)
-    result = opened.search([str(image) for image in images], k=top_k)
+    result = opened.search([str(image) for image in images], k=top_k, metric=metric, error_rate=error_rate)
     if sheet is not None:
         match_sheet(opened, images, result).save(sheet)
     if as_json:

@@ -88,8 +88,10 @@ def test_index_and_search(trained, photos, tmp_path, capsys):
     assert len(entry["matches"]) == 3 and entry["matches"][0]["path"] == str(query)
     assert entry["matches"][0]["score"] == pytest.approx(1, abs=1e-5) and entry["uncertainty"] > 0
     assert Image.open(tmp_path / "sheet.png").width > 300
-    run("search", tmp_path / "index", query)
+    run("search", tmp_path / "index", query, "--metric", "introspective")
     assert "similarity" in capsys.readouterr().out
+    error = fails(capsys, "search", tmp_path / "index", query, "--error-rate", 0.1)
+    assert "not calibrated for cosine search: it can promise no error rate" in error
 
 
 def test_embed(trained, photos, tmp_path):

@@ -197,24 +197,32 @@ def hub_tables(name: str) -> dict[str, datasets.Dataset]:
         }
     if name == "cifar10":
         return {
-            "train": _table(list(range(10)) * 5, CIFAR10_NAMES, 0, image="img"),
-            "test": _table(range(10), CIFAR10_NAMES, 1, image="img"),
+            "train": _table(list(range(10)) * 5, CIFAR10_NAMES, 0, image="img", size=(32, 32)),
+            "test": _table(range(10), CIFAR10_NAMES, 1, image="img", size=(32, 32)),
         }
     if name == "cifar100":
         return {
-            "train": _table(list(range(100)) * 2, CIFAR100_NAMES, 0, image="img", label="fine_label"),
-            "test": _table(range(100), CIFAR100_NAMES, 1, image="img", label="fine_label"),
+            "train": _table(list(range(100)) * 2, CIFAR100_NAMES, 0, image="img", label="fine_label", size=(32, 32)),
+            "test": _table(range(100), CIFAR100_NAMES, 1, image="img", label="fine_label", size=(32, 32)),
         }
     fashion = [f"garment {number}" for number in range(10)]
-    return {"train": _table(list(range(10)) * 3, fashion, 0), "test": _table(list(range(10)) * 2, fashion, 1)}
+    return {
+        "train": _table(list(range(10)) * 3, fashion, 0, size=(28, 28)),
+        "test": _table(list(range(10)) * 2, fashion, 1, size=(28, 28)),
+    }
 
 
 def _table(
-    labels: range | list[int], names: list[str] | None, seed: int, image: str = "image", label: str = "label"
+    labels: range | list[int],
+    names: list[str] | None,
+    seed: int,
+    image: str = "image",
+    label: str = "label",
+    size: tuple[int, int] = (12, 10),
 ) -> datasets.Dataset:
     feature = datasets.Value("int64") if names is None else datasets.ClassLabel(names=names)
     features = datasets.Features({image: datasets.Image(), label: feature, "note": datasets.Value("string")})
-    pictures = [picture(1000 * seed + number) for number in range(len(labels))]
+    pictures = [picture(1000 * seed + number, size) for number in range(len(labels))]
     columns = {image: pictures, label: list(labels), "note": ["x"] * len(labels)}
     return datasets.Dataset.from_dict(columns, features=features)
 

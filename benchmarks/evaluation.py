@@ -209,6 +209,9 @@ def main() -> None:
     parser.add_argument("--make-data", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--run", nargs=2, metavar=("SYSTEM", "FOLDER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.device != "cpu" and not torch.cuda.is_available():
+        print("Skipped: there is no CUDA device here")
+        return
     if args.quick:
         args.items, args.dimensions, args.classes, args.rounds = 6_000, 64, 1_100, 1
     size = ["--items", str(args.items), "--dimensions", str(args.dimensions), "--classes", str(args.classes)]

@@ -158,6 +158,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
     parser.add_argument("--no-resnet", action="store_true", help="leave out the training step")
     args = parser.parse_args()
+    if args.device != "cpu" and not torch.cuda.is_available():
+        print("Skipped: there is no CUDA device here")
+        return
     if args.threads:
         torch.set_num_threads(args.threads)
     how = args.repeats, args.budget, args.device

@@ -89,6 +89,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
+    if options.device != "cpu" and not torch.cuda.is_available():
+        print("Skipped: there is no CUDA device here")
+        return
     classes = 60
     data = Memory(options.steps * options.batch_size, options.image_size, classes)
     times: dict[str, list[float]] = {"bare loop": [], "IDMLTrainer": []}

@@ -21,6 +21,7 @@ from transformers import PreTrainedConfig
 
 POOLS = ("avg", "max", "avg_max", "token")
 FORMS = ("ratio", "released", "released_classification", "none")
+UNCERTAINTY_HEADS = ("stages", "linear")
 UNCERTAINTY_ACTIVATIONS = ("budget", "softplus", "relu", "l2")
 
 # timm resolves "hf-hub:...", "local-dir:..." and paths in model names; a configuration may only name an architecture
@@ -85,6 +86,13 @@ class IDMLConfig(PreTrainedConfig):
         uncertainty_activation: `"budget"` (softplus, normalised so that uncertainty can be moved between images but
             not switched off), `"softplus"`, `"relu"`, or `"l2"` (unit norm, as in the authors' released code).
         uncertainty_level: Mean norm of the uncertainty embedding under `"budget"`.
+        uncertainty_head: `"stages"` (two layers, which read the pooled feature and statistics of the trunk's earlier
+            feature maps, where degradation shows) or `"linear"` (the paper's one layer on the pooled feature).
+        uncertainty_detached: Whether the uncertainty head reads features without sending a gradient back: it
+            then learns from what the trunk sees, and cannot change it.
+        uncertainty_ranking: Weight, in the training loss of retrieval, of the term by which the uncertainty learns to
+            order images by how hard they are (see [`idml_hf.losses.uncertainty_ranking`]). The metric then reads the
+            uncertainty and does not train it; at 0 it alone does, as in the paper.
         form: Form of the introspective metric: `"ratio"`, `"released"`, `"released_classification"` or `"none"`.
         tau: Temperature of the introspective metric, > 0.
         freeze_batch_norm: Keep the trunk's batch normalisation at its running statistics while training, with its
@@ -114,6 +122,9 @@ class IDMLConfig(PreTrainedConfig):
     uncertainty_dim: int | None = None
     uncertainty_activation: str = "budget"
     uncertainty_level: float = 1.0
+    uncertainty_head: str = "stages"
+    uncertainty_detached: bool = True
+    uncertainty_ranking: float = 1.0
     form: str = "ratio"
     tau: float = 5.0
     freeze_batch_norm: bool = False
@@ -126,6 +137,7 @@ class IDMLConfig(PreTrainedConfig):
             self.uncertainty_dim = self.embedding_dim
         one_of("form", self.form, FORMS)
         one_of("pool", self.pool, POOLS)
+        one_of("uncertainty_head", self.uncertainty_head, UNCERTAINTY_HEADS)
         one_of("uncertainty_activation", self.uncertainty_activation, UNCERTAINTY_ACTIVATIONS)
         if not _BACKBONE_NAME.fullmatch(self.backbone):
             raise ValueError(f"backbone must be the name of a timm architecture, not {self.backbone!r}")
@@ -135,6 +147,8 @@ class IDMLConfig(PreTrainedConfig):
             raise ValueError('form="released" requires uncertainty_activation="l2", as in the authors\' code')
         if min(self.embedding_dim, self.uncertainty_dim) < 1 or self.tau <= 0 or self.uncertainty_level <= 0:
             raise ValueError("embedding_dim, uncertainty_dim, tau and uncertainty_level must be positive")
+        if self.uncertainty_ranking < 0:
+            raise ValueError(f"uncertainty_ranking must not be negative, not {self.uncertainty_ranking}")
         super().__post_init__(**kwargs)
 
     @classmethod

@@ -26,6 +26,9 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, Model
 from .configuration_idml import IDMLConfig, clear_loading_errors, one_of
 from .similarity import introspective_logits
 
+# hidden layer of the "stages" uncertainty head
+HIDDEN_FEATURES = 256
+
 
 @dataclass
 class IDMLModelOutput(ModelOutput):
@@ -82,27 +85,35 @@ def _mean_over_processes(local_sum: Tensor, local_count: int) -> Tensor:
 
 
 class UncertaintyHead(nn.Module):
-    """Linear layer and activation that turn the pooled feature into the uncertainty embedding.
+    """One or two layers and an activation that turn features into the uncertainty embedding.
 
     Under `"budget"` the softplus is divided by the batch's mean norm and multiplied by `level`, so the mean norm is
     always `level`: the loss can say which image is uncertain, but cannot win by making nothing uncertain. Inference
     divides by the running mean, kept in fp32 in the checkpoint and the same on all processes.
 
     Args:
-        in_features: Length of the pooled feature.
+        in_features: Length of what it reads.
         out_features: Length d_u of the uncertainty embedding.
         activation: `"budget"`, `"softplus"`, `"relu"` or `"l2"`.
         level: Mean norm under `"budget"`.
         momentum: Weight of the newest batch in the running mean.
+        hidden_features: Length of the hidden layer, or None for none.
     """
 
     running_norm: Tensor
 
     def __init__(
-        self, in_features: int, out_features: int, activation: str, level: float = 1.0, momentum: float = 0.1
+        self,
+        in_features: int,
+        out_features: int,
+        activation: str,
+        level: float = 1.0,
+        momentum: float = 0.1,
+        hidden_features: int | None = None,
     ) -> None:
         super().__init__()
-        self.linear = nn.Linear(in_features, out_features)
+        self.hidden = nn.Linear(in_features, hidden_features) if hidden_features else None
+        self.linear = nn.Linear(hidden_features or in_features, out_features)
         self.activation = activation
         self.level = level
         self.momentum = momentum
@@ -113,17 +124,24 @@ class UncertaintyHead(nn.Module):
     def reset_parameters(self) -> None:
         init.kaiming_normal_(self.linear.weight, mode="fan_out")
         init.zeros_(self.linear.bias)
+        if self.hidden is not None:
+            init.kaiming_uniform_(self.hidden.weight, a=5**0.5)
+            init.zeros_(self.hidden.bias)
         init.constant_(self.running_norm, self.initial_norm)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Map pooled features `(B, in_features)` to uncertainty embeddings `(B, out_features)`."""
+    def activate(self, features: Tensor) -> Tensor:
+        """Uncertainty embeddings before the budget: those of one batch differ from the result by one factor."""
+        if self.hidden is not None:
+            features = F.relu(self.hidden(features))
         x = _upcast(self.linear(features))
         if self.activation == "relu":
             return F.relu(x)
-        if self.activation == "l2":
-            return F.normalize(x, dim=-1)
-        x = F.softplus(x)
-        if self.activation == "softplus":
+        return F.normalize(x, dim=-1) if self.activation == "l2" else F.softplus(x)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features `(B, in_features)` to uncertainty embeddings `(B, out_features)`."""
+        x = self.activate(features)
+        if self.activation != "budget":
             return x
         if self.training:
             mean_norm = _mean_over_processes(torch.linalg.vector_norm(x, dim=-1).sum(), len(x))
@@ -277,7 +295,7 @@ class IDMLModel(IDMLPreTrainedModel):
         (torch.Size([2, 64]), torch.Size([2]))
     """
 
-    _keys_to_ignore_on_load_unexpected = [r"^loss\.", r"^classifier\."]
+    _keys_to_ignore_on_load_unexpected = [r"^loss\.", r"^ranking\.", r"^classifier\."]
 
     # timm's models, and modules that may be None, have more in them than their annotations say
     backbone: Any
@@ -288,11 +306,14 @@ class IDMLModel(IDMLPreTrainedModel):
         self.backbone = _create_trunk(config)
         width = self.backbone.num_features
         self.semantic_head = nn.Linear(width, config.embedding_dim) if add_semantic_head else None
+        stages = config.uncertainty_head == "stages"
+        self._stages, channels = _stages_of(self.backbone) if stages else ([], 0)
         self.uncertainty_head = UncertaintyHead(
-            width,
+            width + 3 * channels,
             config.uncertainty_dim or config.embedding_dim,
             config.uncertainty_activation,
             config.uncertainty_level,
+            hidden_features=HIDDEN_FEATURES if stages else None,
         )
         self.post_init()
 
@@ -333,6 +354,29 @@ class IDMLModel(IDMLPreTrainedModel):
         hidden = self.backbone.forward_features(pixel_values)
         return hidden, self._pool(hidden)
 
+    def features_to_read(self, pixel_values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `features`, and what the uncertainty head reads.
+
+        With the `"stages"` head that is the pooled vector, and mean, standard deviation and maximum of each channel of
+        the earlier feature maps, each of these vectors normalised.
+        """
+        if not self._stages:
+            hidden, pooled = self.features(pixel_values)
+            maps = []
+        else:
+            hidden, maps = self.backbone.forward_intermediates(pixel_values, indices=self._stages)
+            pooled = self._pool(hidden)
+        read = pooled
+        if self.config.uncertainty_detached:
+            read, maps = pooled.detach(), [x.detach() for x in maps]
+        if self.config.uncertainty_head == "linear":
+            return hidden, pooled, read
+        parts = [read]
+        for x in maps:
+            variance, mean = torch.var_mean(x, dim=(2, 3), correction=0)
+            parts += [mean, (variance + 1e-6).sqrt(), x.amax((2, 3))]
+        return hidden, pooled, torch.cat([F.layer_norm(part, part.shape[1:]) for part in parts], dim=1)
+
     def _pool(self, hidden: Tensor) -> Tensor:
         if hidden.ndim == 2:
             return hidden
@@ -364,10 +408,10 @@ class IDMLModel(IDMLPreTrainedModel):
             pixel_values: `(B, 3, H, W)`, normalised as the model's image processor does it.
             return_dict: `False` returns a plain tuple.
         """
-        hidden, pooled = self.features(pixel_values)
+        hidden, pooled, read = self.features_to_read(pixel_values)
         raw = _upcast(self.semantic_head(pooled))
         semantic = F.normalize(raw, dim=-1)
-        uncertainty_embeds = self.uncertainty_head(pooled)
+        uncertainty_embeds = self.uncertainty_head(read)
         out = IDMLModelOutput(
             semantic_embeds=semantic,
             uncertainty_embeds=uncertainty_embeds,
@@ -419,6 +463,8 @@ class IDMLForImageClassification(IDMLPreTrainedModel):
         released = {
             "form": "released_classification",
             "uncertainty_activation": "relu",
+            "uncertainty_head": "linear",
+            "uncertainty_detached": False,
             "uncertainty_dim": 512,
             "pool": "avg",
         }
@@ -434,9 +480,9 @@ class IDMLForImageClassification(IDMLPreTrainedModel):
             labels: `(B,)` class indices, or `(B, C)` class probabilities (Mixup, CutMix).
             return_dict: `False` returns a plain tuple.
         """
-        hidden, pooled = self.idml.features(pixel_values)
+        hidden, pooled, read = self.idml.features_to_read(pixel_values)
         logits = _upcast(self.classifier(pooled))
-        uncertainty_embeds = self.idml.uncertainty_head(pooled)
+        uncertainty_embeds = self.idml.uncertainty_head(read)
         if self.training and self.config.form != "none":
             logits = introspective_logits(
                 logits,
@@ -455,6 +501,16 @@ class IDMLForImageClassification(IDMLPreTrainedModel):
             last_hidden_state=hidden,
         )
         return out.to_tuple() if return_dict is False else out
+
+
+def _stages_of(trunk: Any) -> tuple[list[int], int]:
+    """Up to four evenly spaced feature maps before the last one, and how many channels they have together."""
+    channels = [info["num_chs"] for info in getattr(trunk, "feature_info", None) or ()][:-1]
+    if not channels or not hasattr(trunk, "forward_intermediates"):
+        return [], 0
+    number = min(4, len(channels))
+    chosen = [round(i * (len(channels) - 1) / max(1, number - 1)) for i in range(number)]
+    return chosen, sum(channels[i] for i in chosen)
 
 
 def _create_trunk(config: IDMLConfig, pretrained: bool = False) -> Any:

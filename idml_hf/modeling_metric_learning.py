@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .configuration_idml import IDMLConfig
 from .losses import build_loss
+from .losses.uncertainty_ranking import UncertaintyRanking
 from .modeling_idml import IDMLModel, IDMLModelOutput, IDMLPreTrainedModel
 
 
@@ -34,6 +35,9 @@ class IDMLMetricLearningOutput(IDMLModelOutput):
 class IDMLForMetricLearning(IDMLPreTrainedModel):
     """[`IDMLModel`] and a loss of [`idml_hf.losses`], whose proxies are parameters of this model.
 
+    To the loss comes, with the weight `uncertainty_ranking` of the configuration, the term by which the uncertainty
+    learns which images are hard. Under `uncertainty_detached` its gradient ends at the uncertainty head.
+
     So the proxies are optimised, clipped, saved and resumed with the rest, by [`IDMLTrainer`] or by the stock
     `transformers.Trainer`. `model.idml` is the model to use and to share.
 
@@ -48,6 +52,9 @@ class IDMLForMetricLearning(IDMLPreTrainedModel):
         True
     """
 
+    # a memory of images starts empty
+    _keys_to_ignore_on_load_missing = [r"^ranking\."]
+
     def __init__(self, config: IDMLConfig) -> None:
         super().__init__(config)
         if not config.num_train_classes:
@@ -61,11 +68,14 @@ class IDMLForMetricLearning(IDMLPreTrainedModel):
             tau=config.tau,
             **(config.loss_kwargs or {}),
         )
+        # an uncertainty of unit norm cannot be ranked
+        ranked = config.uncertainty_ranking > 0 and config.uncertainty_activation != "l2"
+        self.ranking = UncertaintyRanking(config.embedding_dim) if ranked else None
         self.post_init()
 
     @torch.no_grad()
     def _init_weights(self, module: Any) -> None:
-        if module is self.loss:
+        if any(module is own for own in (self.loss, self.ranking)):
             if getattr(self, "_loading", False) and all(
                 getattr(t, "_is_hf_initialized", False) for t in (*module.parameters(), *module.buffers())
             ):
@@ -81,6 +91,8 @@ class IDMLForMetricLearning(IDMLPreTrainedModel):
         mixed_pixel_values: Tensor | None = None,
         mixed_labels: Tensor | None = None,
         mix_ratio: Tensor | None = None,
+        groups: Tensor | None = None,
+        degraded_pixel_values: Tensor | None = None,
         return_dict: bool | None = None,
         **kwargs: Any,
     ) -> IDMLMetricLearningOutput | tuple[Tensor, ...]:
@@ -95,6 +107,8 @@ class IDMLForMetricLearning(IDMLPreTrainedModel):
             mixed_pixel_values: `(B, 3, H, W)`, `lam * x + (1 - lam) * x2`.
             mixed_labels: `(B,)`, the classes y2 of x2.
             mix_ratio: Scalar lam in [0, 1].
+            groups: `(B,)`, integers: an image of the same class and group is no match, as in evaluation.
+            degraded_pixel_values: `(2 M, 3, H, W)`, M images degraded, then the same degraded more.
             return_dict: `False` returns a plain tuple.
         """
         batch = len(pixel_values)
@@ -105,15 +119,36 @@ class IDMLForMetricLearning(IDMLPreTrainedModel):
         loss = None if labels is None else pixel_values.new_full((), float("nan"))
         if labels is not None and self.training:
             semantic, uncertainty = out.semantic_embeds, out.uncertainty_embeds
+            if self.ranking is not None:
+                # near negatives would teach it the opposite: they push the uncertainty down where mistakes happen
+                uncertainty = uncertainty.detach()
             loss = self.loss(semantic[:batch], uncertainty[:batch], labels)
             if mixed_pixel_values is not None and mix_ratio is not None:
                 mixed = semantic[batch:], uncertainty[batch:]
                 first = self.loss(*mixed, labels, remember=False)
                 second = self.loss(*mixed, mixed_labels, remember=False)
                 loss = loss + mix_ratio * first + (1 - mix_ratio) * second
+            if self.ranking is not None:
+                term = self._ranking_term(out, labels, groups, degraded_pixel_values)
+                loss = loss + self.config.uncertainty_ranking * term
         fields = {k: v if k == "last_hidden_state" else v[:batch] for k, v in out.items()}
         result = IDMLMetricLearningOutput(loss=loss, **fields)
         return result.to_tuple() if return_dict is False else result
+
+    def _ranking_term(
+        self, out: IDMLModelOutput, labels: Tensor, groups: Tensor | None, degraded: Tensor | None
+    ) -> Tensor:
+        assert self.ranking is not None and out.semantic_embeds is not None and out.uncertainty is not None
+        batch = len(labels)
+        views = None
+        if degraded is not None:
+            # as at inference: the views' statistics are not those of the data
+            self.idml.backbone.eval()
+            with torch.no_grad():
+                read = self.idml.features_to_read(degraded)[2]
+            self.idml.train()
+            views = torch.linalg.vector_norm(self.idml.uncertainty_head.activate(read), dim=-1)
+        return self.ranking(out.uncertainty[:batch], out.semantic_embeds[:batch], labels, groups, views)
 
 
 __all__ = ["IDMLForMetricLearning", "IDMLMetricLearningOutput"]

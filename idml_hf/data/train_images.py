@@ -20,7 +20,9 @@ class Draw(NamedTuple):
 
 
 class TrainImages(torch.utils.data.Dataset):
-    """Map-style data set of `{"pixel_values": tensor, "labels": int}`.
+    """Map-style data set of `{"pixel_values": tensor, "labels": int, "groups": int}`.
+
+    Without groups, each image is a group of its own.
 
     Asked for a `Draw`, it augments by a random stream that depends only on (seed, epoch, position, index): not on the
     worker, on the number of workers, or on what was drawn before. Asked for a plain integer, as by torch's own
@@ -48,7 +50,9 @@ class TrainImages(torch.utils.data.Dataset):
 
     def __getitem__(self, key: int | Draw) -> dict[str, Any]:
         index = key.index if isinstance(key, Draw) else key
+        group = index if self.images.groups is None else int(self.images.groups[index])
         item: dict[str, Any] = {"pixel_values": self.images.tensor(index), "labels": int(self.labels[index])}
+        item["groups"] = group
         if self.transform is None:
             self._check_shape(index, item["pixel_values"].shape)
             item["seeds"] = self._seed(key) if isinstance(key, Draw) else int(torch.randint(2**62, ()))

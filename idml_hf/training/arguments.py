@@ -26,6 +26,8 @@ class IDMLTrainingArguments(TrainingArguments):
         clip_grad_value: Gradients are clipped to [-value, value]; `None` leaves them alone.
         mixup: Add the paper's Mixup term to the loss, whatever its form.
         mixup_alpha: lam ~ Beta(alpha, alpha).
+        degraded_share: Share of each batch of which the uncertainty also sees two degraded copies, under
+            `uncertainty_ranking`; 0 for none.
         channels_last: Keep the trunk and the images in channels-last memory order, which convolutions prefer.
         collapse_threshold: Warn when the spread of the uncertainty over a log interval (standard deviation over mean
             of its norm) is below this.
@@ -51,6 +53,7 @@ class IDMLTrainingArguments(TrainingArguments):
     clip_grad_value: float | None = field(default=10.0, metadata={"help": "Clip each gradient value to this size"})
     mixup: bool = field(default=False, metadata={"help": "Add the paper's Mixup term to the loss"})
     mixup_alpha: float = field(default=1.0, metadata={"help": "lam ~ Beta(alpha, alpha)"})
+    degraded_share: float = field(default=0.25, metadata={"help": "Share of a batch to degrade, for the uncertainty"})
     channels_last: bool = field(default=True, metadata={"help": "Channels-last memory order"})
     collapse_threshold: float = field(default=0.01, metadata={"help": "Warn below this spread of uncertainty"})
 
@@ -72,6 +75,8 @@ class IDMLTrainingArguments(TrainingArguments):
             )
         if self.mixup and self.mixup_alpha <= 0:
             raise ValueError(f"mixup_alpha must be positive, not {self.mixup_alpha}")
+        if not 0 <= self.degraded_share <= 1:
+            raise ValueError(f"degraded_share must lie in [0, 1], not {self.degraded_share}")
 
     @property
     def classes_per_batch(self) -> int:

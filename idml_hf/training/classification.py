@@ -75,11 +75,10 @@ class ClassificationTrainer(IDMLTrainer):
             return None
         return BatchMixing(args.mix, self.model.config.num_labels, args.mix_alpha, args.mix_probability)
 
-    def _mix(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _mix(self, inputs: dict[str, Tensor], place: tuple[int, int, int]) -> dict[str, Tensor]:
         if self._mixing is None:
             return {}
-        place = self.args.seed, *self._next_batch(), self.args.process_index
-        images, labels = self._mixing(inputs["pixel_values"], inputs["labels"], *place)
+        images, labels = self._mixing(inputs["pixel_values"], inputs["labels"], self.args.seed, *place)
         return {"pixel_values": images, "labels": labels}
 
     def _predictions(self, out: Any) -> tuple[Tensor, ...]:

@@ -76,11 +76,16 @@ class RetrievalRun(TrainingRun):
     model: str | None = option(None, "IDML model to fine-tune, instead of a trunk")
     embedding_dim: int | None = option(None, "Length of the semantic embedding")
     mixup: bool = option(False, "Add the paper's Mixup term to the loss")
+    uncertainty_head: str | None = option(None, "stages, or linear as in the paper")
+    uncertainty_detached: bool = option(True, "Keep the gradient of the uncertainty head from the trunk")
+    uncertainty_ranking: float = option(1.0, "Weight of the term that ranks the uncertainty; 0 is the paper's loss")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.uncertainty_activation is None:
             self.uncertainty_activation = "l2" if self.form == "released" else "budget"
+        if self.uncertainty_head is None:
+            self.uncertainty_head = "linear" if self.form == "released" else "stages"
 
 
 def load_recipe(*paths: str | Path, settings: type[TrainingRun] = RetrievalRun) -> dict[str, Any]:

@@ -87,6 +87,9 @@ def model_config(run: RetrievalRun, num_train_classes: int) -> dict[str, Any]:
         "tau": run.tau,
         "uncertainty_activation": run.uncertainty_activation,
         "uncertainty_level": run.uncertainty_level,
+        "uncertainty_head": run.uncertainty_head,
+        "uncertainty_detached": run.uncertainty_detached,
+        "uncertainty_ranking": run.uncertainty_ranking,
         "freeze_batch_norm": run.freeze_batch_norm,
         "num_train_classes": num_train_classes,
     }

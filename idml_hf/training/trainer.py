@@ -20,6 +20,7 @@ from ..losses import PROXY_LOSSES
 from ..retrieval.embed import Embeddings
 from .arguments import IDMLTrainingArguments
 from .callbacks import EpochOfSampler, FrozenTrunk, UncertaintyMonitor, ValueClipping
+from .degradation import degraded_views
 from .mixup import mix_batch
 from .optim import parameter_groups, step_schedule
 from .sampler import PKBatchSampler, RandomBatchSampler
@@ -142,7 +143,8 @@ class IDMLTrainer(Trainer):
         if self.augmentation is not None and seeds is not None:
             inputs["pixel_values"] = self.augmentation(inputs["pixel_values"], seeds)
         inputs["pixel_values"] = self._images(inputs["pixel_values"])
-        inputs |= self._mix(inputs)
+        place = *self._next_batch(), self.args.process_index
+        inputs |= self._degrade(inputs, place) | self._mix(inputs, place)
         outputs = model(**inputs)
         self.uncertainty_monitor.observe(outputs.uncertainty)
         # Reading the loss waits for the device, but a loss that is not finite must not reach the weights.
@@ -165,18 +167,25 @@ class IDMLTrainer(Trainer):
             raise ValueError("Images that come as uint8 need processing_class, whose mean and std normalise them")
         return Normalizer(processor.image_mean, processor.image_std).to(self.args.device)
 
-    def _mix(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What is added to the model's inputs, or replaces some of them, to mix images."""
+    def _mix(self, inputs: dict[str, Tensor], place: tuple[int, int, int]) -> dict[str, Tensor]:
+        """What is added to the model's inputs, or replaces some of them, to mix images.
+
+        Args:
+            inputs: The model's inputs.
+            place: Number of the optimizer step, of the batch within it, and of the process.
+        """
         if not self.args.mixup:
             return {}
-        return mix_batch(
-            inputs["pixel_values"],
-            inputs["labels"],
-            self.args.mixup_alpha,
-            self.args.seed,
-            *self._next_batch(),
-            process=self.args.process_index,
-        )
+        images, labels = inputs["pixel_values"], inputs["labels"]
+        return mix_batch(images, labels, self.args.mixup_alpha, self.args.seed, *place)
+
+    def _degrade(self, inputs: dict[str, Tensor], place: tuple[int, int, int]) -> dict[str, Tensor]:
+        """The degraded copies by which the uncertainty is trained, if it is."""
+        model = self.accelerator.unwrap_model(self.model)
+        if not self.args.degraded_share or getattr(model, "ranking", None) is None:
+            return {}
+        views = degraded_views(inputs["pixel_values"], self.args.degraded_share, self.args.seed, *place)
+        return {"degraded_pixel_values": self._images(views)}
 
     def _next_batch(self) -> tuple[int, int]:
         """Number of the optimizer step, and of the batch within it."""

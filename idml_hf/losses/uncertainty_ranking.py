@@ -1,0 +1,148 @@
+"""The term by which the uncertainty learns to order images: the harder of two should be the more uncertain."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize, softplus
+
+from ..similarity import at_least_float32
+from .gather import gather_batch
+from .memory import EMPTY
+
+
+class UncertaintyRanking(nn.Module):
+    """Ranks uncertainties by the hardness of images, and by how much their copies are degraded.
+
+        L = mean over pairs of images with h_i > h_j of log(1 + exp(-(log||u_i|| - log||u_j||) / T))
+          + w * mean over pairs of views of log(1 + exp(-(log||u_strong|| - log||u_weak||) / T))
+
+    The hardness h of an image is how far a search for it goes wrong among the images of earlier batches: the
+    similarity of the nearest of another class less that of the nearest of its own class and another group. Only ratios
+    of uncertainties count, so a factor common to all, such as that of the `"budget"` activation, changes nothing.
+
+    Args:
+        embedding_dim: values d of a semantic embedding.
+        memory_size: number of earlier images M. They are kept without gradient, and are part of the state dict, so
+            that a resumed training goes on bit by bit.
+        temperature: T, > 0; the larger, the further the uncertainties are spread.
+        view_weight: w.
+
+    References:
+        Burges et al., "Learning to Rank using Gradient Descent", ICML 2005; Kirchhof et al., "URL: A Representation
+        Learning Benchmark for Transferable Uncertainty Estimates", NeurIPS 2023, where heads that predict the loss
+        from features without sending a gradient back rank best.
+    """
+
+    embeddings: Tensor
+    labels: Tensor
+    groups: Tensor
+    position: Tensor
+
+    def __init__(
+        self, embedding_dim: int, memory_size: int = 8192, temperature: float = 0.25, view_weight: float = 2.0
+    ) -> None:
+        super().__init__()
+        self.temperature = temperature
+        self.view_weight = view_weight
+        self.register_buffer("embeddings", torch.zeros(memory_size, embedding_dim))
+        self.register_buffer("labels", torch.full((memory_size,), EMPTY))
+        self.register_buffer("groups", torch.full((memory_size,), EMPTY))
+        self.register_buffer("position", torch.zeros((), dtype=torch.int64))
+
+    def reset_parameters(self) -> None:
+        """Forget all images."""
+        nn.init.zeros_(self.embeddings)
+        nn.init.constant_(self.labels, EMPTY)
+        nn.init.constant_(self.groups, EMPTY)
+        nn.init.zeros_(self.position)
+
+    def forward(
+        self,
+        uncertainty: Tensor,
+        semantic: Tensor,
+        labels: Tensor,
+        groups: Tensor | None = None,
+        views: Tensor | None = None,
+    ) -> Tensor:
+        """Compute the term for a batch, and take its embeddings into the memory.
+
+        Args:
+            uncertainty: ||u|| of the images, shape (B,).
+            semantic: their semantic embeddings, shape (B, d); no gradient flows to them.
+            labels: their classes, shape (B,), integers.
+            groups: their groups, shape (B,), integers; None: all images of a class are matches.
+            views: ||u|| of m images degraded less, then of the same m degraded more, shape (2 m,).
+
+        Returns:
+            Scalar, float32 or float64.
+        """
+        with torch.autocast(semantic.device.type, enabled=False):
+            batch_groups = torch.full_like(labels, EMPTY) if groups is None else groups.to(labels)
+            column = _log(uncertainty).unsqueeze(1)
+            embeddings, scores, labels = gather_batch(
+                normalize(at_least_float32(semantic.detach())), column, labels.long()
+            )
+            batch_groups = gather_batch(column.detach(), None, batch_groups.long())[2]
+            assert scores is not None
+            term = ranking_loss(scores.squeeze(1), self.hardness(embeddings, labels, batch_groups), self.temperature)
+            self._remember(embeddings, labels, batch_groups)
+            if views is not None:
+                weak, strong = _log(views).chunk(2)
+                term = term + self.view_weight * softplus((weak - strong) / self.temperature).mean()
+            return term
+
+    @torch.no_grad()
+    def hardness(self, semantic: Tensor, labels: Tensor, groups: Tensor) -> Tensor:
+        """Similarity of the nearest wrong image of the memory less that of the nearest right one.
+
+        Args:
+            semantic: unit embeddings, shape (B, d).
+            labels: their classes, shape (B,), int64.
+            groups: their groups, shape (B,), int64.
+
+        Returns:
+            Shape (B,), in [-2, 2]; NaN where the memory has no right or no wrong image.
+        """
+        similarity = semantic @ self.embeddings.to(semantic).mT
+        same = labels.unsqueeze(1) == self.labels
+        # without groups all are EMPTY, and none is left out
+        twins = (groups.unsqueeze(1) == self.groups) & (self.groups != EMPTY)
+        right = similarity.masked_fill(~same | twins, -torch.inf).amax(1)
+        wrong = similarity.masked_fill(same | (self.labels == EMPTY), -torch.inf).amax(1)
+        return torch.where(right.isfinite() & wrong.isfinite(), wrong - right, torch.nan)
+
+    @torch.no_grad()
+    def _remember(self, semantic: Tensor, labels: Tensor, groups: Tensor) -> None:
+        size = len(self.labels)
+        count = min(len(labels), size)
+        slots = (self.position + torch.arange(count, device=labels.device)) % size
+        self.embeddings[slots] = semantic[-count:].to(self.embeddings)
+        self.labels[slots] = labels[-count:]
+        self.groups[slots] = groups[-count:]
+        self.position.copy_((self.position + count) % size)
+
+
+def _log(uncertainty: Tensor) -> Tensor:
+    return at_least_float32(uncertainty).clamp_min(1e-12).log()
+
+
+def ranking_loss(scores: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    """Mean over pairs with ``targets_i > targets_j`` of ``log(1 + exp(-(scores_i - scores_j) / temperature))``.
+
+    Args:
+        scores: shape (B,).
+        targets: shape (B,); rows whose target is NaN are in no pair.
+        temperature: > 0.
+
+    Returns:
+        Scalar; 0, with gradients of 0, where no two targets differ.
+
+    Example:
+        >>> import torch
+        >>> ranking_loss(torch.tensor([0.5, 0.0]), torch.tensor([2.0, 1.0]), temperature=0.25)
+        tensor(0.1269)
+    """
+    above = (targets.unsqueeze(1) > targets).to(scores.dtype)
+    cost = softplus((scores - scores.unsqueeze(1)) / temperature)
+    return (cost * above).sum() / above.sum().clamp_min(1)

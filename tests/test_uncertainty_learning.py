@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +13,7 @@ from idml_hf import IDMLConfig, IDMLForMetricLearning, IDMLModel
 from idml_hf.losses import LOSSES
 from idml_hf.losses.memory import EMPTY
 from idml_hf.losses.uncertainty_ranking import UncertaintyRanking, ranking_loss
-from idml_hf.training.degradation import DEGRADATIONS, degraded_views
+from idml_hf.training.degradation import _STREAM, DEGRADATIONS, degraded_views
 
 
 def build(**config):
@@ -200,12 +201,13 @@ class TestDegradedViews:
             assert not torch.equal(views, degraded_views(self.images, 0.5, **other))
 
     def test_the_second_of_a_pair_is_degraded_more(self):
-        images = torch.nn.functional.interpolate(torch.rand(64, 3, 6, 6), size=(24, 24), mode="bicubic")
+        coarse = torch.rand(64, 3, 6, 6, generator=torch.Generator().manual_seed(2))
+        images = torch.nn.functional.interpolate(coarse, size=(24, 24), mode="bicubic")
         weak, strong = degraded_views(images, 1.0, seed=0, step=0).chunk(2)
-        source = torch.stack([images[(images - w).flatten(1).abs().mean(1).argmin()] for w in weak])
-        change_weak, change_strong = ((v - source).abs().mean((1, 2, 3)) for v in (weak, strong))
+        sources = images[np.random.default_rng((0, 0, 0, _STREAM, 0)).permutation(64)]
+        change_weak, change_strong = ((v - sources).abs().mean((1, 2, 3)) for v in (weak, strong))
         assert (change_strong > change_weak).float().mean() > 0.9
-        assert 0.3 < (change_weak == 0).float().mean() < 0.7, "half of the first views are the images themselves"
+        assert 0.3 < (change_weak < 1e-3).float().mean() < 0.7, "half of the first views are the images themselves"
 
     def test_the_smallest_batches(self):
         assert degraded_views(self.images[:1], 0.25, seed=0, step=0).shape == (2, 3, 24, 20)

@@ -101,6 +101,13 @@ def fading(images: Tensor, partners: Tensor, severity: Tensor, draws: Tensor) ->
     return torch.lerp(images, images.mean((2, 3), keepdim=True), 0.9 * severity)
 
 
+def posterising(images: Tensor, partners: Tensor, severity: Tensor, draws: Tensor) -> Tensor:
+    """Few values left in each channel, down to three."""
+    low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+    width = (0.5 * severity * (high - low)).clamp_min(1e-3)
+    return low + ((images - low) / width).round() * width
+
+
 def tile_mixing(images: Tensor, partners: Tensor, severity: Tensor, draws: Tensor) -> Tensor:
     """Some of 4 x 4 tiles, up to 0.6 of them, from another image."""
     place = (_places(images) * TILES).floor().clamp_max(TILES - 1)
@@ -126,6 +133,7 @@ DEGRADATIONS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
     "shift": shift,
     "pixelation": pixelation,
     "fading": fading,
+    "posterising": posterising,
     "tile_mixing": tile_mixing,
 }
 """Functions of images, other images to mix with, both (M, 3, H, W), severities (M, 1, 1, 1) in [0, 1], 0 changing

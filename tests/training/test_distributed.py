@@ -32,6 +32,7 @@ SCRIPT = textwrap.dedent(
     arguments = IDMLTrainingArguments(
         output, max_steps=5, per_device_train_batch_size=batch, learning_rate=1e-3, logging_steps=1, use_cpu=True,
         batch_sampling="random", save_strategy="no", report_to="none", disable_tqdm=True,
+        degraded_share=0,  # which images are degraded, and how, is each process's own
     )
     trainer = IDMLTrainer(
         model, arguments, train_dataset=TrainImages(train, training_transform(32)),

@@ -18,6 +18,7 @@ class ClassificationRun(TrainingRun):
     """
 
     form: str = option("released_classification", "released_classification, ratio, or none for the plain classifier")
+    uncertainty_level: float = option(1.0, "Mean uncertainty under the budget activation")
     uncertainty_dim: int = option(512, "Length of the uncertainty embedding")
     augmentation: str = option("crop", "crop, shift or none")
     padding: int = option(4, "Pixels added on each side before the crop of --augmentation shift")

@@ -3,7 +3,8 @@
     python benchmarks/training.py
     python benchmarks/training.py --backbone resnet50 --image-size 224 --batch-size 120 --device cuda
 
-Both run in this process, in turn, so that the machine's state is shared; the ratio of the medians is what counts.
+All run in this process, in turn, so that the machine's state is shared; the ratio of the medians is what counts. Both
+compute the same loss, with the degraded copies that the uncertainty learns from; a bare loop without shows their cost.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ import argparse
 import statistics
 import tempfile
 import time
+from functools import partial
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from idml_hf import IDMLForMetricLearning, IDMLTrainer, IDMLTrainingArguments
+from idml_hf.training.degradation import degraded_views
+
+SHARE = IDMLTrainingArguments.degraded_share
 
 
 class Memory(Dataset):
@@ -36,23 +41,24 @@ class Memory(Dataset):
         return {"pixel_values": self.pixel_values[index], "labels": int(self.labels[index])}
 
 
-def build(options: argparse.Namespace, classes: int) -> IDMLForMetricLearning:
+def build(options: argparse.Namespace, classes: int, ranking: float = 1.0) -> IDMLForMetricLearning:
     torch.manual_seed(0)
-    return IDMLForMetricLearning.from_backbone(
-        options.backbone, pretrained=False, embedding_dim=128, num_train_classes=classes
-    )
+    config = {"embedding_dim": 128, "num_train_classes": classes, "uncertainty_ranking": ranking}
+    return IDMLForMetricLearning.from_backbone(options.backbone, pretrained=False, **config)
 
 
-def bare(options: argparse.Namespace, data: Memory, classes: int) -> float:
+def bare(options: argparse.Namespace, data: Memory, classes: int, ranking: float = 1.0) -> float:
     """Seconds of a loop of forward, loss, backward and step, in channels-last order."""
-    model = build(options, classes).to(options.device, memory_format=torch.channels_last).train()
+    model = build(options, classes, ranking).to(options.device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     size = options.batch_size
     started = time.perf_counter()
     for start in range(0, len(data) // size * size, size):
         pixel_values = data.pixel_values[start : start + size].to(options.device)
         labels = torch.as_tensor(data.labels[start : start + size], device=options.device)
-        model(pixel_values.contiguous(memory_format=torch.channels_last), labels=labels).loss.backward()
+        pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
+        views = degraded_views(pixel_values, SHARE, seed=0, step=start // size) if ranking else None
+        model(pixel_values, labels=labels, degraded_pixel_values=views).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     if options.device == "cuda":
@@ -94,9 +100,14 @@ def main() -> None:
         return
     classes = 60
     data = Memory(options.steps * options.batch_size, options.image_size, classes)
-    times: dict[str, list[float]] = {"bare loop": [], "IDMLTrainer": []}
+    loops = {
+        "bare loop": bare,
+        "IDMLTrainer": trainer,
+        "bare loop, uncertainty not ranked": partial(bare, ranking=0.0),
+    }
+    times: dict[str, list[float]] = {name: [] for name in loops}
     for repeat in range(options.repeats + 1):
-        for name, function in (("bare loop", bare), ("IDMLTrainer", trainer)):
+        for name, function in loops.items():
             seconds = function(options, data, classes)
             if repeat:  # the first round warms up
                 times[name].append(seconds)

@@ -121,7 +121,7 @@ class IDMLConfig(PreTrainedConfig):
     embedding_dim: int = 512
     uncertainty_dim: int | None = None
     uncertainty_activation: str = "budget"
-    uncertainty_level: float = 0.5
+    uncertainty_level: float = 0.2
     uncertainty_head: str = "stages"
     uncertainty_detached: bool = True
     uncertainty_ranking: float = 1.0

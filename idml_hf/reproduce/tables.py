@@ -91,26 +91,13 @@ CALIBRATION = (
 )
 
 
-def retrieval_rows(
-    *recipes: str,
-    introspective: str = "ratio",
-    tuned: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] | None = None,
-    **settings: Any,
-) -> tuple[Row, ...]:
-    """The seven losses, each plain and introspective, on top of `recipes`.
-
-    Args:
-        recipes: Files below the recipes' folder.
-        introspective: Form of the metric.
-        tuned: Settings by loss, of the plain and of the introspective row.
-        settings: Settings of all rows.
-    """
+def retrieval_rows(*recipes: str, introspective: str = "ratio", **settings: Any) -> tuple[Row, ...]:
+    """The seven losses, each plain and introspective, on top of `recipes`."""
     rows = []
     for plain, ours, loss in LOSS_ROWS:
         parts = (*recipes, f"losses/{loss}.yaml")
-        of_plain, of_ours = (tuned or {}).get(loss, ({}, {}))
-        rows.append(Row(plain, (*parts, "forms/none.yaml"), settings | of_plain))
-        rows.append(Row(ours, (*parts, f"forms/{introspective}.yaml"), settings | of_ours, against=plain))
+        rows.append(Row(plain, (*parts, "forms/none.yaml"), settings))
+        rows.append(Row(ours, (*parts, f"forms/{introspective}.yaml"), settings, against=plain))
     return tuple(rows)
 
 
@@ -153,34 +140,11 @@ def _classification_tables() -> list[Table]:
     return tables
 
 
-# chosen on held-out classes of the training file, one seed; docs/research.md has the figures
-EMOJI_TUNED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "contrastive": (
-        {"loss_kwargs": {"pos_margin": 0.0, "neg_margin": 0.75}},
-        {"uncertainty_level": 3.0},
-    ),
-    "triplet_semihard": ({}, {"uncertainty_level": 2.0}),
-    "margin_dw": (
-        {},
-        {
-            "uncertainty_level": 0.5,
-            "loss_kwargs": {"margin": 0.2, "beta": 1.0, "nu": 0.0, "cutoff": 0.5, "nonzero_loss_cutoff": 1.4},
-        },
-    ),
-    "multi_similarity": (
-        {},
-        {"uncertainty_level": 0.5, "loss_kwargs": {"alpha": 2.0, "beta": 50.0, "base": 0.7, "epsilon": 0.1}},
-    ),
-    "fast_ap": ({}, {"uncertainty_level": 0.5}),
-    "proxy_nca": ({}, {"uncertainty_level": 0.5}),
-    "proxy_anchor": ({}, {"uncertainty_level": 0.5}),
-}
-
 EMOJI = Table(
     "emoji",
     "Emoji, cross-style",
     "retrieval",
-    retrieval_rows("emoji.yaml", tuned=EMOJI_TUNED),
+    retrieval_rows("emoji.yaml"),
     (*RETRIEVAL_COLUMNS, R_AUROC),
 )
 

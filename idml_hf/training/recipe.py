@@ -26,7 +26,7 @@ class TrainingRun:
     form: str = option("ratio", "Form of the metric; none is the plain one")
     tau: float = option(5.0, "Temperature of the introspective metric")
     uncertainty_activation: str | None = option(None, "budget, softplus, relu or l2")
-    uncertainty_level: float = option(0.5, "Mean uncertainty under the budget activation")
+    uncertainty_level: float = option(0.2, "Mean uncertainty under the budget activation")
     backbone: str = option("resnet50", "timm architecture of the trunk")
     backbone_kwargs: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "Further arguments of timm.create_model"}

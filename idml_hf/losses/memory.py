@@ -52,11 +52,17 @@ class CrossBatchMemory(nn.Module):
     @torch.no_grad()
     def remember(self, semantic: Tensor, uncertainty: Tensor | None, labels: Tensor) -> None:
         """Put a batch in the place of the oldest images."""
-        size = len(self.labels)
-        count = min(len(labels), size)
-        slots = (self.position + torch.arange(count, device=labels.device)) % size
+        slots = oldest_slots(self.position, len(labels), len(self.labels))
+        count = len(slots)
         self.semantic[slots] = semantic[-count:].to(self.semantic)
         if self.uncertainty is not None:
             self.uncertainty[slots] = 0.0 if uncertainty is None else uncertainty[-count:].to(self.uncertainty)
         self.labels[slots] = labels[-count:]
-        self.position.copy_((self.position + count) % size)
+
+
+def oldest_slots(position: Tensor, batch: int, size: int) -> Tensor:
+    """Slots of a queue of `size` that the last images of a batch take, all that fit; moves `position` past them."""
+    count = min(batch, size)
+    slots = (position + torch.arange(count, device=position.device)) % size
+    position.copy_((position + count) % size)
+    return slots

@@ -8,7 +8,7 @@ from torch.nn.functional import normalize, softplus
 
 from ..similarity import at_least_float32
 from .gather import gather_batch
-from .memory import EMPTY
+from .memory import EMPTY, oldest_slots
 
 
 class UncertaintyRanking(nn.Module):
@@ -114,13 +114,11 @@ class UncertaintyRanking(nn.Module):
 
     @torch.no_grad()
     def _remember(self, semantic: Tensor, labels: Tensor, groups: Tensor) -> None:
-        size = len(self.labels)
-        count = min(len(labels), size)
-        slots = (self.position + torch.arange(count, device=labels.device)) % size
+        slots = oldest_slots(self.position, len(labels), len(self.labels))
+        count = len(slots)
         self.embeddings[slots] = semantic[-count:].to(self.embeddings)
         self.labels[slots] = labels[-count:]
         self.groups[slots] = groups[-count:]
-        self.position.copy_((self.position + count) % size)
 
 
 def _log(uncertainty: Tensor) -> Tensor:

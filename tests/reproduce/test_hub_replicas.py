@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import io
-from dataclasses import replace
-
 import datasets
 import pytest
+from classification.test_classification_training import TINY as TINY_CLASSIFIERS
 from data.dataset_replicas import expect, write_hub
 from hub_standin import Repository, running_hub
-from reproduce.test_replicas import RECIPES, TINY
-from rich.console import Console
+from reproduce.test_replicas import RECIPES, TINY, reproduce_tiny
 
 from idml_hf.data import DATASETS
-from idml_hf.reproduce.command import reproduce
+from idml_hf.reproduce.plan import settings_of
 from idml_hf.reproduce.tables import TABLES
-
-TINY_CLASSIFIERS = {
-    "imagenet": {"backbone": "test_resnet", "image_size": 32},
-    "cifar10": {"backbone_kwargs": {"depth": 11, "alpha": 6}},
-    "cifar100": {"backbone_kwargs": {"depth": 11, "alpha": 6}},
-    "fashion-mnist": {},
-}
 
 
 @pytest.fixture
@@ -49,21 +39,17 @@ def served(tmp_path, monkeypatch):
         yield serve
 
 
-@pytest.mark.parametrize("name", ["cub", "cars", "sop", *TINY_CLASSIFIERS])
+@pytest.mark.parametrize("name", ["cub", "cars", "sop", "imagenet", "cifar10", "cifar100", "fashion-mnist"])
 def test_two_steps_from_the_hub(name, served, tmp_path, monkeypatch):
     table = TABLES[name]
     expect(monkeypatch, name, first_test_class=None, default_root=None)
     log = served(name)
     tiny = TINY
     if table.task == "classification":
+        backbone = settings_of(table.rows[-1], table.task, RECIPES)["backbone"]
         trainer = {"max_steps": 2, "use_cpu": True}
-        tiny = {"pretrained": False, "epochs": 1, "batch_size": 4, "trainer": trainer} | TINY_CLASSIFIERS[name]
-    rows = tuple(replace(row, settings={**row.settings, **tiny}) for row in table.rows)
-    monkeypatch.setitem(TABLES, name, replace(table, rows=rows))
-    wanted = (rows[-1].name,)
-    console = Console(width=200, record=True, file=io.StringIO())
-    folders = {"results": tmp_path / "results", "runs": tmp_path / "runs"}
-    (result,) = reproduce(name, RECIPES, seeds=1, rows=wanted, workers=0, console=console, **folders)
+        tiny = {"pretrained": False, "epochs": 1, "batch_size": 4, "trainer": trainer} | TINY_CLASSIFIERS[backbone]
+    (result,) = reproduce_tiny(name, tiny, (table.rows[-1].name,), tmp_path, monkeypatch)
     assert 0 <= result.metrics[table.columns[0].key] <= 1
     if table.task == "retrieval":
         assert result.metrics["num_queries"] == DATASETS[name].expected["test"][0]

@@ -26,17 +26,22 @@ TINY = {
 }
 
 
+def reproduce_tiny(name, tiny, wanted, tmp_path, monkeypatch, root=None):
+    """The table's own command, for some of its rows with other settings; leaves `results` and `runs`."""
+    rows = tuple(replace(row, settings={**row.settings, **tiny}) for row in TABLES[name].rows)
+    monkeypatch.setitem(TABLES, name, replace(TABLES[name], rows=rows))
+    console = Console(width=200, record=True, file=io.StringIO())
+    folders = {"results": tmp_path / "results", "runs": tmp_path / "runs"}
+    return reproduce(name, RECIPES, root=root, seeds=1, rows=wanted, workers=0, console=console, **folders)
+
+
 @pytest.mark.parametrize("name", ["cub", "cars", "sop"])
 def test_two_steps_of_a_pair_loss_and_a_proxy_loss(name, tmp_path, monkeypatch):
     expect(monkeypatch, name, first_test_class=None)
     (tmp_path / "data").mkdir()
     root = WRITERS[name](tmp_path / "data")
     wanted = ("Contrastive", "IDML-PA")
-    rows = tuple(replace(row, settings={**row.settings, **TINY}) for row in TABLES[name].rows)
-    monkeypatch.setitem(TABLES, name, replace(TABLES[name], rows=rows))
-    console = Console(width=200, record=True, file=io.StringIO())
-    folders = {"results": tmp_path / "results", "runs": tmp_path / "runs"}
-    results = reproduce(name, RECIPES, root=root, seeds=1, rows=wanted, workers=0, console=console, **folders)
+    results = reproduce_tiny(name, TINY, wanted, tmp_path, monkeypatch, root)
     assert [result.row for result in results] == list(wanted)
     for result in results:
         assert all(result.metrics.get(column.key) is not None for column in TABLES[name].columns)

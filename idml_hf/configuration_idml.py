@@ -22,6 +22,8 @@ from transformers import PreTrainedConfig
 POOLS = ("avg", "max", "avg_max", "token")
 FORMS = ("ratio", "released", "released_classification", "none")
 UNCERTAINTY_HEADS = ("stages", "linear")
+# reference_weight, unless told otherwise
+REFERENCE_WEIGHT = 0.7
 UNCERTAINTY_ACTIVATIONS = ("budget", "softplus", "relu", "l2")
 
 # timm resolves "hf-hub:...", "local-dir:..." and paths in model names; a configuration may only name an architecture
@@ -93,6 +95,10 @@ class IDMLConfig(PreTrainedConfig):
         uncertainty_ranking: Weight, in the training loss of retrieval, of the term by which the uncertainty learns to
             order images by how hard they are (see [`idml_hf.losses.uncertainty_ranking`]). The metric then reads the
             uncertainty and does not train it; at 0 it alone does, as in the paper.
+        reference_size: Number of training images whose embeddings the model remembers while its uncertainty is ranked
+            (see [`idml_hf.reference_memory`]). They are saved with it.
+        reference_weight: How much of what an image has in common with the training images nearest to it is taken off
+            its semantic embedding in evaluation, in [0, 1); `None` means 0.7, and 0 under the form `"none"`.
         form: Form of the introspective metric: `"ratio"`, `"released"`, `"released_classification"` or `"none"`.
         tau: Temperature of the introspective metric, > 0.
         freeze_batch_norm: Keep the trunk's batch normalisation at its running statistics while training, with its
@@ -125,6 +131,8 @@ class IDMLConfig(PreTrainedConfig):
     uncertainty_head: str = "stages"
     uncertainty_detached: bool = True
     uncertainty_ranking: float = 1.0
+    reference_size: int = 8192
+    reference_weight: float | None = None
     form: str = "ratio"
     tau: float = 5.0
     freeze_batch_norm: bool = False
@@ -135,6 +143,8 @@ class IDMLConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         if self.uncertainty_dim is None:
             self.uncertainty_dim = self.embedding_dim
+        if self.reference_weight is None:
+            self.reference_weight = 0.0 if self.form == "none" else REFERENCE_WEIGHT
         one_of("form", self.form, FORMS)
         one_of("pool", self.pool, POOLS)
         one_of("uncertainty_head", self.uncertainty_head, UNCERTAINTY_HEADS)
@@ -149,7 +159,15 @@ class IDMLConfig(PreTrainedConfig):
             raise ValueError("embedding_dim, uncertainty_dim, tau and uncertainty_level must be positive")
         if self.uncertainty_ranking < 0:
             raise ValueError(f"uncertainty_ranking must not be negative, not {self.uncertainty_ranking}")
+        if self.reference_size < 1 or not 0 <= self.reference_weight < 1:
+            raise ValueError("reference_size must be positive, and reference_weight at least 0 and below 1")
         super().__post_init__(**kwargs)
+
+    @property
+    def ranks_uncertainty(self) -> bool:
+        """Whether the uncertainty is trained by ranking, and training images are remembered for it."""
+        # an uncertainty of unit norm cannot be ranked
+        return self.uncertainty_ranking > 0 and self.uncertainty_activation != "l2"
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> tuple[dict, dict]:

@@ -1,6 +1,6 @@
 """IDML models on timm trunks: a semantic and an uncertainty embedding for each image.
 
-This file imports only its two neighbours, so that it can travel with a checkpoint as remote code.
+This file imports only its three neighbours, so that it can travel with a checkpoint as remote code.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from transformers import initialization as init
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, ModelOutput, cached_file
 
 from .configuration_idml import IDMLConfig, clear_loading_errors, one_of
+from .reference_memory import ReferenceMemory
 from .similarity import introspective_logits
 
 # hidden layer of the "stages" uncertainty head
@@ -164,12 +165,12 @@ class IDMLPreTrainedModel(PreTrainedModel):
     accepts_loss_kwargs = False
     _supports_sdpa = True
     _no_split_modules = ["IDMLModel"]
-    _keep_in_fp32_modules_strict = ["running_norm"]
+    _keep_in_fp32_modules_strict = ["running_norm", "reference"]
 
     @torch.no_grad()
     def _init_weights(self, module: Any) -> None:
         # The default would redraw every layer of the trunk; timm has initialised them already.
-        if isinstance(module, UncertaintyHead):
+        if isinstance(module, (UncertaintyHead, ReferenceMemory)):
             module.reset_parameters()
         elif hasattr(module, "init_non_persistent_buffers"):
             module.init_non_persistent_buffers()
@@ -307,6 +308,8 @@ class IDMLModel(IDMLPreTrainedModel):
         width = self.backbone.num_features
         self.semantic_head = nn.Linear(width, config.embedding_dim) if add_semantic_head else None
         stages = config.uncertainty_head == "stages"
+        remembers = add_semantic_head and config.ranks_uncertainty
+        self.reference = ReferenceMemory(config.reference_size, config.embedding_dim) if remembers else None
         self._stages, channels = _stages_of(self.backbone) if stages else ([], 0)
         self.uncertainty_head = UncertaintyHead(
             width + 3 * channels,
@@ -404,6 +407,10 @@ class IDMLModel(IDMLPreTrainedModel):
     ) -> IDMLModelOutput | tuple[Tensor, ...]:
         """Embed images.
 
+        In evaluation the trained model looks back at its training images ([`ReferenceMemory`]): what an image has in
+        common with the nearest of them, which are not of its class, is taken off its semantic embedding with the
+        weight `reference_weight`, and its uncertainty is multiplied by their density.
+
         Args:
             pixel_values: `(B, 3, H, W)`, normalised as the model's image processor does it.
             return_dict: `False` returns a plain tuple.
@@ -412,6 +419,10 @@ class IDMLModel(IDMLPreTrainedModel):
         raw = _upcast(self.semantic_head(pooled))
         semantic = F.normalize(raw, dim=-1)
         uncertainty_embeds = self.uncertainty_head(read)
+        if self.reference is not None and not self.training:
+            centre, density = self.reference(semantic)
+            semantic = F.normalize(semantic - (self.config.reference_weight or 0.0) * centre, dim=-1)
+            uncertainty_embeds = uncertainty_embeds * density.unsqueeze(1)
         out = IDMLModelOutput(
             semantic_embeds=semantic,
             uncertainty_embeds=uncertainty_embeds,

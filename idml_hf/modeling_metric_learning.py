@@ -68,9 +68,7 @@ class IDMLForMetricLearning(IDMLPreTrainedModel):
             tau=config.tau,
             **(config.loss_kwargs or {}),
         )
-        # an uncertainty of unit norm cannot be ranked
-        ranked = config.uncertainty_ranking > 0 and config.uncertainty_activation != "l2"
-        self.ranking = UncertaintyRanking(config.embedding_dim) if ranked else None
+        self.ranking = UncertaintyRanking(config.reference_size) if config.ranks_uncertainty else None
         self.post_init()
 
     @torch.no_grad()
@@ -139,6 +137,7 @@ class IDMLForMetricLearning(IDMLPreTrainedModel):
         self, out: IDMLModelOutput, labels: Tensor, groups: Tensor | None, degraded: Tensor | None
     ) -> Tensor:
         assert self.ranking is not None and out.semantic_embeds is not None and out.uncertainty is not None
+        memory = self.idml.reference
         batch = len(labels)
         views = None
         if degraded is not None:
@@ -148,7 +147,7 @@ class IDMLForMetricLearning(IDMLPreTrainedModel):
                 read = self.idml.features_to_read(degraded)[2]
             self.idml.train()
             views = torch.linalg.vector_norm(self.idml.uncertainty_head.activate(read), dim=-1)
-        return self.ranking(out.uncertainty[:batch], out.semantic_embeds[:batch], labels, groups, views)
+        return self.ranking(out.uncertainty[:batch], out.semantic_embeds[:batch], labels, memory, groups, views)
 
 
 __all__ = ["IDMLForMetricLearning", "IDMLMetricLearningOutput"]

@@ -13,6 +13,7 @@ from idml_hf import IDMLConfig, IDMLForMetricLearning, IDMLModel
 from idml_hf.losses import LOSSES
 from idml_hf.losses.memory import EMPTY
 from idml_hf.losses.uncertainty_ranking import UncertaintyRanking, ranking_loss
+from idml_hf.reference_memory import ReferenceMemory
 from idml_hf.training.degradation import _STREAM, DEGRADATIONS, degraded_views
 
 
@@ -37,6 +38,14 @@ def step(model, views=None):
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
+def ranking_with_memory(size, semantic=None, labels=None, groups=None):
+    """The term and its memory, with some images in it."""
+    ranking, memory = UncertaintyRanking(size), ReferenceMemory(size, 2)
+    if semantic is not None:
+        ranking.remember(semantic, torch.tensor(labels), torch.tensor(groups), memory)
+    return ranking, memory
+
+
 class TestRanking:
     def test_against_a_loop_over_pairs(self):
         g = torch.Generator().manual_seed(0)
@@ -57,35 +66,33 @@ class TestRanking:
         assert loss.item() == 0 and scores.grad.abs().sum() == 0
 
     def test_hardness_is_nearest_wrong_less_nearest_right_of_another_group(self):
-        ranking = UncertaintyRanking(2, memory_size=6)
         seen = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [0.6, 0.8]])
-        ranking._remember(seen, torch.tensor([0, 0, 1, 2]), torch.tensor([7, 8, 7, 7]))
+        ranking, memory = ranking_with_memory(6, seen, [0, 0, 1, 2], [7, 8, 7, 7])
         query, labels = torch.tensor([[1.0, 0.0]]).expand(4, 2), torch.tensor([0, 0, 2, 3])
-        hardness = ranking.hardness(query, labels, torch.tensor([8, 7, 8, 8]))
+        hardness = ranking.hardness(query, labels, torch.tensor([8, 7, 8, 8]), memory)
         # nearest wrong: 0.6, 0.6, 1.0; nearest right: 1.0, then 0.8 without the twin, 0.6; class 3 has none
         torch.testing.assert_close(hardness, torch.tensor([-0.4, -0.2, 0.4, math.nan]), equal_nan=True)
 
     def test_without_groups_none_is_left_out(self):
-        ranking = UncertaintyRanking(2, memory_size=4)
+        ranking, memory = ranking_with_memory(4)
         u, s, labels = torch.ones(3), torch.eye(2)[[0, 1, 0]], torch.tensor([0, 1, 0])
-        ranking(u, s, labels)
-        hardness = ranking.hardness(s, labels, ranking.groups[:3])
+        ranking(u, s, labels, memory)
+        hardness = ranking.hardness(s, labels, ranking.groups[:3], memory)
         torch.testing.assert_close(hardness, torch.tensor([-1.0, -1.0, -1.0]))
 
     def test_the_memory_holds_the_latest(self):
-        ranking = UncertaintyRanking(2, memory_size=4)
+        ranking, memory = ranking_with_memory(4)
         for first in (0, 3):
             labels = torch.arange(first, first + 3)
-            ranking(torch.ones(3), torch.ones(3, 2), labels, labels + 10)
+            ranking(torch.ones(3), torch.ones(3, 2), labels, memory, labels + 10)
         assert ranking.labels.tolist() == [4, 5, 2, 3] and ranking.groups.tolist() == [14, 15, 12, 13]
 
     def test_only_ratios_of_uncertainties_count(self):
         def term(factor):
-            ranking = UncertaintyRanking(2)
-            ranking._remember(torch.eye(2), torch.tensor([0, 1]), torch.tensor([0, 0]))
+            ranking, memory = ranking_with_memory(8192, torch.eye(2), [0, 1], [0, 0])
             s = torch.nn.functional.normalize(torch.randn(6, 2, generator=torch.Generator().manual_seed(3)))
             u = torch.rand(6, generator=torch.Generator().manual_seed(4)) * factor
-            return ranking(u, s, torch.tensor([0, 1, 0, 1, 0, 1]), views=u[:4]).item()
+            return ranking(u, s, torch.tensor([0, 1, 0, 1, 0, 1]), memory, views=u[:4]).item()
 
         assert term(1.0) == pytest.approx(term(7.0), rel=1e-5)
 
@@ -101,9 +108,8 @@ class TestRanking:
             degraded = features + torch.tensor([0.0, 1.0, 0.0])
             u = torch.nn.functional.softplus(head(torch.cat([features, features, degraded]))).squeeze(1)
             optimizer.zero_grad()
-            ranking = UncertaintyRanking(2)
-            ranking._remember(torch.eye(2), torch.tensor([0, 1]), torch.tensor([0, 0]))
-            ranking(u[:64], semantic, labels, views=u[64:]).backward()
+            ranking, memory = ranking_with_memory(8192, torch.eye(2), [0, 1], [0, 0])
+            ranking(u[:64], semantic, labels, memory, views=u[64:]).backward()
             optimizer.step()
         angle_weight, degradation_weight, noise_weight = head.weight[0].tolist()
         assert angle_weight > 5 * abs(noise_weight) and degradation_weight > 5 * abs(noise_weight)
@@ -158,22 +164,22 @@ class TestConfiguration:
         with pytest.raises(ValueError, match="uncertainty_ranking must not be negative"):
             IDMLConfig(uncertainty_ranking=-1.0)
 
-    def test_the_memory_is_saved_with_the_training_model_alone(self, tmp_path):
+    def test_classes_and_groups_are_saved_with_the_training_model_alone(self, tmp_path):
         model = build()
         step(model)
         model.save_pretrained(tmp_path / "full")
         loaded, info = IDMLForMetricLearning.from_pretrained(tmp_path / "full", output_loading_info=True)
         assert not any(info.values())
-        assert torch.equal(loaded.ranking.embeddings, model.ranking.embeddings) and loaded.ranking.embeddings.any()
+        assert torch.equal(loaded.ranking.labels, model.ranking.labels) and (loaded.ranking.labels != EMPTY).any()
         bare, info = IDMLModel.from_pretrained(tmp_path / "full", output_loading_info=True)
         assert not any(info.values()) and not any("ranking" in name for name in bare.state_dict())
 
-    def test_a_checkpoint_without_a_memory_starts_with_an_empty_one(self, tmp_path):
+    def test_a_model_to_train_on_knows_the_class_of_no_image_it_remembers(self, tmp_path):
         model = build()
-        state = {k: v for k, v in model.state_dict().items() if not k.startswith("ranking.")}
-        model.save_pretrained(tmp_path, state_dict=state)
+        step(model)
+        model.idml.save_pretrained(tmp_path)
         loaded = IDMLForMetricLearning.from_pretrained(tmp_path)
-        assert not loaded.ranking.embeddings.any() and loaded.ranking.labels.unique().tolist() == [EMPTY]
+        assert loaded.idml.reference.seen == 16 and loaded.ranking.labels.unique().tolist() == [EMPTY]
 
 
 class TestDegradedViews:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..reference_memory import oldest_slots
+
 # No label that an image could have: comparisons with an empty slot are neither positive nor negative.
 EMPTY = torch.iinfo(torch.int64).min
 
@@ -58,11 +60,3 @@ class CrossBatchMemory(nn.Module):
         if self.uncertainty is not None:
             self.uncertainty[slots] = 0.0 if uncertainty is None else uncertainty[-count:].to(self.uncertainty)
         self.labels[slots] = labels[-count:]
-
-
-def oldest_slots(position: Tensor, batch: int, size: int) -> Tensor:
-    """Slots of a queue of `size` that the last images of a batch take, all that fit; moves `position` past them."""
-    count = min(batch, size)
-    slots = (position + torch.arange(count, device=position.device)) % size
-    position.copy_((position + count) % size)
-    return slots

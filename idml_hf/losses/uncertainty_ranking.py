@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, softplus
 
+from ..reference_memory import ReferenceMemory
 from ..similarity import at_least_float32
 from .gather import gather_batch
-from .memory import EMPTY, oldest_slots
+from .memory import EMPTY
 
 
 class UncertaintyRanking(nn.Module):
@@ -17,14 +18,13 @@ class UncertaintyRanking(nn.Module):
         L = mean over pairs of images with h_i > h_j of log(1 + exp(-(log||u_i|| - log||u_j||) / T))
           + w * mean over pairs of views of log(1 + exp(-(log||u_strong|| - log||u_weak||) / T))
 
-    The hardness h of an image is how far a search for it goes wrong among the images of earlier batches: the
-    similarity of the nearest of another class less that of the nearest of its own class and another group. Only ratios
-    of uncertainties count, so a factor common to all, such as that of the `"budget"` activation, changes nothing.
+    The hardness h of an image is how far a search for it goes wrong among the images of earlier batches, which the
+    model's [`ReferenceMemory`] holds: the similarity of the nearest of another class less that of the nearest of its
+    own class and another group. Only ratios of uncertainties count, so a factor common to all, such as that of the
+    `"budget"` activation, changes nothing.
 
     Args:
-        embedding_dim: values d of a semantic embedding.
-        memory_size: number of earlier images M. They are kept without gradient, and are part of the state dict, so
-            that a resumed training goes on bit by bit.
+        memory_size: number of images M of the memory, whose classes and groups are kept here.
         temperature: T, > 0; the larger, the further the uncertainties are spread.
         view_weight: w.
 
@@ -34,43 +34,37 @@ class UncertaintyRanking(nn.Module):
         from features without sending a gradient back rank best.
     """
 
-    embeddings: Tensor
     labels: Tensor
     groups: Tensor
-    position: Tensor
 
-    def __init__(
-        self, embedding_dim: int, memory_size: int = 8192, temperature: float = 0.25, view_weight: float = 2.0
-    ) -> None:
+    def __init__(self, memory_size: int, temperature: float = 0.25, view_weight: float = 2.0) -> None:
         super().__init__()
         self.temperature = temperature
         self.view_weight = view_weight
-        self.register_buffer("embeddings", torch.zeros(memory_size, embedding_dim))
         self.register_buffer("labels", torch.full((memory_size,), EMPTY))
         self.register_buffer("groups", torch.full((memory_size,), EMPTY))
-        self.register_buffer("position", torch.zeros((), dtype=torch.int64))
 
     def reset_parameters(self) -> None:
-        """Forget all images."""
-        nn.init.zeros_(self.embeddings)
+        """Forget all classes and groups: images without them are in no comparison."""
         nn.init.constant_(self.labels, EMPTY)
         nn.init.constant_(self.groups, EMPTY)
-        nn.init.zeros_(self.position)
 
     def forward(
         self,
         uncertainty: Tensor,
         semantic: Tensor,
         labels: Tensor,
+        memory: ReferenceMemory,
         groups: Tensor | None = None,
         views: Tensor | None = None,
     ) -> Tensor:
-        """Compute the term for a batch, and take its embeddings into the memory.
+        """Compute the term for a batch, and take the batch into the memory.
 
         Args:
             uncertainty: ||u|| of the images, shape (B,).
             semantic: their semantic embeddings, shape (B, d); no gradient flows to them.
             labels: their classes, shape (B,), integers.
+            memory: the images of earlier batches, M at most.
             groups: their groups, shape (B,), integers; None: all images of a class are matches.
             views: ||u|| of m images degraded less, then of the same m degraded more, shape (2 m,).
 
@@ -85,26 +79,28 @@ class UncertaintyRanking(nn.Module):
             )
             batch_groups = gather_batch(column.detach(), None, batch_groups.long())[2]
             assert scores is not None
-            term = ranking_loss(scores.squeeze(1), self.hardness(embeddings, labels, batch_groups), self.temperature)
-            self._remember(embeddings, labels, batch_groups)
+            hardness = self.hardness(embeddings, labels, batch_groups, memory)
+            term = ranking_loss(scores.squeeze(1), hardness, self.temperature)
+            self.remember(embeddings, labels, batch_groups, memory)
             if views is not None:
                 weak, strong = _log(views).chunk(2)
                 term = term + self.view_weight * softplus((weak - strong) / self.temperature).mean()
             return term
 
     @torch.no_grad()
-    def hardness(self, semantic: Tensor, labels: Tensor, groups: Tensor) -> Tensor:
+    def hardness(self, semantic: Tensor, labels: Tensor, groups: Tensor, memory: ReferenceMemory) -> Tensor:
         """Similarity of the nearest wrong image of the memory less that of the nearest right one.
 
         Args:
             semantic: unit embeddings, shape (B, d).
             labels: their classes, shape (B,), int64.
             groups: their groups, shape (B,), int64.
+            memory: the images they are compared with.
 
         Returns:
             Shape (B,), in [-2, 2]; NaN where the memory has no right or no wrong image.
         """
-        similarity = semantic @ self.embeddings.to(semantic).mT
+        similarity = semantic @ memory.embeddings.to(semantic).mT
         same = labels.unsqueeze(1) == self.labels
         # without groups all are EMPTY, and none is left out
         twins = (groups.unsqueeze(1) == self.groups) & (self.groups != EMPTY)
@@ -113,12 +109,11 @@ class UncertaintyRanking(nn.Module):
         return torch.where(right.isfinite() & wrong.isfinite(), wrong - right, torch.nan)
 
     @torch.no_grad()
-    def _remember(self, semantic: Tensor, labels: Tensor, groups: Tensor) -> None:
-        slots = oldest_slots(self.position, len(labels), len(self.labels))
-        count = len(slots)
-        self.embeddings[slots] = semantic[-count:].to(self.embeddings)
-        self.labels[slots] = labels[-count:]
-        self.groups[slots] = groups[-count:]
+    def remember(self, semantic: Tensor, labels: Tensor, groups: Tensor, memory: ReferenceMemory) -> None:
+        """Take a batch, as for `hardness`, into the memory."""
+        slots = memory.remember(semantic)
+        self.labels[slots] = labels[-len(slots) :]
+        self.groups[slots] = groups[-len(slots) :]
 
 
 def _log(uncertainty: Tensor) -> Tensor:

@@ -79,13 +79,20 @@ class RetrievalRun(TrainingRun):
     uncertainty_head: str | None = option(None, "stages, or linear as in the paper")
     uncertainty_detached: bool = option(True, "Keep the gradient of the uncertainty head from the trunk")
     uncertainty_ranking: float = option(1.0, "Weight of the term that ranks the uncertainty; 0 is the paper's loss")
+    reference_weight: float | None = option(
+        None, "How much of what an image shares with the nearest training images is taken off; unset: 0.7, plain 0"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        from ..configuration_idml import REFERENCE_WEIGHT
+
         if self.uncertainty_activation is None:
             self.uncertainty_activation = "l2" if self.form == "released" else "budget"
         if self.uncertainty_head is None:
             self.uncertainty_head = "linear" if self.form == "released" else "stages"
+        if self.reference_weight is None:
+            self.reference_weight = 0.0 if self.form == "none" else REFERENCE_WEIGHT
 
 
 def load_recipe(*paths: str | Path, settings: type[TrainingRun] = RetrievalRun) -> dict[str, Any]:

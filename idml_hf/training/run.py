@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import set_seed
 
+from ..configuration_idml import REFERENCE_WEIGHT
 from ..data import RetrievalData, load_retrieval_data
 from ..evaluation.evaluator import Evaluation, RetrievalEvaluator
 from ..evaluation.plots import risk_coverage_plot
@@ -61,6 +62,7 @@ def train_retrieval(run: RetrievalRun, progress: bool = True) -> dict[str, Any]:
     metrics = {
         "dataset": data.name,
         **evaluation.metrics,
+        **reference_metrics(model.idml, processor, data, evaluation, progress),
         "loss": run.loss,
         "form": run.form,
         "seed": run.seed,
@@ -90,6 +92,7 @@ def model_config(run: RetrievalRun, num_train_classes: int) -> dict[str, Any]:
         "uncertainty_head": run.uncertainty_head,
         "uncertainty_detached": run.uncertainty_detached,
         "uncertainty_ranking": run.uncertainty_ranking,
+        "reference_weight": run.reference_weight,
         "freeze_batch_norm": run.freeze_batch_norm,
         "num_train_classes": num_train_classes,
     }
@@ -109,6 +112,9 @@ def build_model(run: RetrievalRun, num_train_classes: int) -> tuple[IDMLForMetri
     config = model_config(run, num_train_classes)
     if run.model is not None:
         model = IDMLForMetricLearning.from_pretrained(run.model, **config)
+        if model.idml.reference is not None:
+            # what it remembers are embeddings of other images, by the model that it was
+            model.idml.reference.forget()
         return model, IDMLImageProcessor.from_pretrained(run.model), run.model
     return build_on_trunk(IDMLForMetricLearning, run, config)
 
@@ -143,4 +149,36 @@ def evaluate_retrieval(
     return evaluator.evaluate_embeddings(embeddings, data.test.labels, groups=data.test.groups)
 
 
-__all__ = ["build_model", "build_trainer", "evaluate_retrieval", "model_config", "train_retrieval"]
+def reference_metrics(
+    model: IDMLModel, processor: IDMLImageProcessor, data: RetrievalData, evaluation: Evaluation, progress: bool = True
+) -> dict[str, Any]:
+    """What the model's memory of its training images does for retrieval, whatever its `reference_weight` is.
+
+    Returns:
+        Metrics of retrieval as `without_reference_NAME` and `with_reference_NAME`; none for a model without a memory.
+    """
+    config = model.config
+    if model.reference is None:
+        return {}
+    own = config.reference_weight
+    config.reference_weight = 0.0 if own else REFERENCE_WEIGHT
+    try:
+        other = embed_dataset(model, processor, data.test, progress=progress)
+    finally:
+        config.reference_weight = own
+    evaluator = RetrievalEvaluator((1, 2), group_column=data.group_column)
+    changed = evaluator.evaluate_embeddings(other, data.test.labels, groups=data.test.groups).metrics
+    names = ("recall_at_1", "recall_at_2", "r_precision", "map_at_r", "r_auroc")
+    sides = (changed, evaluation.metrics) if own else (evaluation.metrics, changed)
+    kinds = ("without_reference", "with_reference")
+    return {f"{kind}_{name}": side[name] for kind, side in zip(kinds, sides, strict=True) for name in names}
+
+
+__all__ = [
+    "build_model",
+    "build_trainer",
+    "evaluate_retrieval",
+    "model_config",
+    "reference_metrics",
+    "train_retrieval",
+]

@@ -27,7 +27,13 @@ from idml_hf.hub.card import GENERATED
 MODEL = {"config.json", "model.safetensors", "preprocessor_config.json", "README.md"}
 ENCODER = {"modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"}
 RECORDS = {"metrics.json", "run.json", "risk_coverage.png", "training_curve.png"}
-CODE = {"configuration_idml.py", "modeling_idml.py", "image_processing_idml.py", "similarity.py"}
+CODE = {
+    "configuration_idml.py",
+    "modeling_idml.py",
+    "image_processing_idml.py",
+    "reference_memory.py",
+    "similarity.py",
+}
 
 
 def pushed(hub, repo_id="tester/model"):

@@ -109,7 +109,8 @@ def test_the_stock_trainer_trains_it_too(tmp_path, data, processor):
     trainer.save_model(tmp_path / "saved")
     again = IDMLModel.from_pretrained(tmp_path / "saved").eval()
     x = torch.randn(2, 3, SIZE, SIZE)
-    assert torch.equal(again(x).semantic_embeds, model.eval().idml(x).semantic_embeds)
+    # the file's tensors may lie otherwise in memory, which rounds otherwise
+    torch.testing.assert_close(again(x).semantic_embeds, model.eval().idml(x).semantic_embeds, atol=1e-6, rtol=0)
 
 
 def test_fine_tuning_on_new_classes(tmp_path, data, processor):
@@ -208,7 +209,7 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path, data):
 def test_a_loss_that_is_not_finite_stops_before_the_weights(tmp_path, data, processor):
     trainer = make_trainer(tmp_path, data, processor)
     before = {k: v.clone() for k, v in trainer.model.state_dict().items() if "running" not in k}
-    before = {k: v for k, v in before.items() if not k.startswith("ranking.")}
+    before = {k: v for k, v in before.items() if not k.startswith(("ranking.", "idml.reference."))}
     with torch.no_grad():
         trainer.model.loss.proxies[0] = float("nan")
     with pytest.raises(FloatingPointError, match=r"became nan at step 1 .*proxy_anchor"):

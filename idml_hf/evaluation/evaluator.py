@@ -196,7 +196,7 @@ class RetrievalEvaluator:
             device=self.device,
             **introspective,
         )
-        uncertainty = judge_uncertainty(ranking, embeddings.uncertainty, embeddings.semantic_norm)
+        uncertainty = judge_uncertainty(ranking, embeddings.uncertainty, embeddings.semantic_norm, groups)
         return ranking, ranking.metrics(self.ks) | uncertainty
 
 

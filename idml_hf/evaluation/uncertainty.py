@@ -46,9 +46,10 @@ def uncertainty_metrics(
     Returns:
         `r_auroc`, `aurc`, `e_aurc` and `accuracy_at_C_coverage` (C = 50, 80, 90, 95) of the uncertainty; for each free
         signal, `max_similarity`, `margin` and, given `norms`, `norm`, the same as `auroc_SIGNAL`, `aurc_SIGNAL`,
-        `e_aurc_SIGNAL` and `accuracy_at_C_coverage_SIGNAL`; `error_rate` (1 - R@1) and `uncertainty_is_constant`.
-        AUROCs are NaN if the queries are all right or all wrong. If the uncertainty is constant (all values within
-        1e-5 of each other, relatively), it says nothing: its metrics are NaN and the flag is `True`.
+        `e_aurc_SIGNAL` and `accuracy_at_C_coverage_SIGNAL`; `error_rate` (1 - R@1) and `uncertainty_is_constant`. Given
+        `groups`, also `r_auroc_within_groups`, the mean R-AUROC among the queries of one group, which telling groups
+        apart cannot raise. AUROCs are NaN if the queries are all right or all wrong. If the uncertainty is constant
+        (all values within 1e-5 of each other, relatively), it says nothing: its metrics are NaN and the flag is `True`.
 
     Raises:
         ValueError: for values that are not finite and arrays of different lengths, and as `retrieval_metrics`.
@@ -61,10 +62,10 @@ def uncertainty_metrics(
         >>> uncertainty_metrics(x, [1.0, 1.0, 1.0, 1.0, 1.0], y)["uncertainty_is_constant"]
         True
     """
-    return judge_uncertainty(rank(embeddings, labels, groups, **search), uncertainty, norms)
+    return judge_uncertainty(rank(embeddings, labels, groups, **search), uncertainty, norms, groups)
 
 
-def judge_uncertainty(ranking: Ranking, uncertainty: Any, norms: Any = None) -> dict[str, float]:
+def judge_uncertainty(ranking: Ranking, uncertainty: Any, norms: Any = None, groups: Any = None) -> dict[str, float]:
     """`uncertainty_metrics` from a search that was already made; arguments and result as there."""
     ranking.require_queries()
     counted, correct = ranking.counted, ranking.correct[ranking.counted]
@@ -72,6 +73,11 @@ def judge_uncertainty(ranking: Ranking, uncertainty: Any, norms: Any = None) -> 
     constant = is_constant(values)
     metrics: dict[str, float] = {"error_rate": float(np.mean(~correct)), "uncertainty_is_constant": constant}
     metrics |= _judge_signal(np.full(len(values), np.nan) if constant else -values, correct, "")
+    if groups is not None:
+        own = np.asarray(groups)[counted]
+        within = [auroc(-values[own == group], correct[own == group]) for group in np.unique(own)]
+        defined = [] if constant else [value for value in within if not np.isnan(value)]
+        metrics["r_auroc_within_groups"] = float(np.mean(defined)) if defined else float("nan")
     for name, certainty in free_signals(ranking, norms).items():
         metrics |= _judge_signal(certainty[counted], correct, f"_{name}")
     return metrics

@@ -157,3 +157,19 @@ def test_ood_is_found_by_what_knows_it() -> None:
 def test_bad_input_is_named(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         uncertainty_metrics(**({"embeddings": X, "uncertainty": ANGLES, "labels": Y} | arguments))
+
+
+def test_within_groups_an_uncertainty_that_only_tells_groups_apart_is_worth_nothing() -> None:
+    groups = np.array([0, 1, 0, 1, 0, 1, 0, 1, 0, 1])
+    ranking = rank(X, Y, groups)
+    counted = ranking.counted
+    uncertainty = np.random.default_rng(0).random(len(Y))
+    expected = [
+        roc_auc_score(ranking.correct[own], -uncertainty[own])
+        for g in (0, 1)
+        if (own := counted & (groups == g)).any()
+    ]
+    metrics = uncertainty_metrics(X, uncertainty, Y, groups)
+    assert metrics["r_auroc_within_groups"] == pytest.approx(np.mean(expected))
+    assert uncertainty_metrics(X, groups.astype(float), Y, groups)["r_auroc_within_groups"] == 0.5
+    assert "r_auroc_within_groups" not in uncertainty_metrics(X, uncertainty, Y)

@@ -46,10 +46,11 @@ def uncertainty_metrics(
     Returns:
         `r_auroc`, `aurc`, `e_aurc` and `accuracy_at_C_coverage` (C = 50, 80, 90, 95) of the uncertainty; for each free
         signal, `max_similarity`, `margin` and, given `norms`, `norm`, the same as `auroc_SIGNAL`, `aurc_SIGNAL`,
-        `e_aurc_SIGNAL` and `accuracy_at_C_coverage_SIGNAL`; `error_rate` (1 - R@1) and `uncertainty_is_constant`. Given
-        `groups`, also `r_auroc_within_groups`, the mean R-AUROC among the queries of one group, which telling groups
-        apart cannot raise. AUROCs are NaN if the queries are all right or all wrong. If the uncertainty is constant
-        (all values within 1e-5 of each other, relatively), it says nothing: its metrics are NaN and the flag is `True`.
+        `e_aurc_SIGNAL` and `accuracy_at_C_coverage_SIGNAL`; `error_rate` (1 - R@1) and `uncertainty_is_constant`.
+        Given `groups`, also `r_auroc_within_groups`, the mean R-AUROC among the queries of one group, which telling
+        groups apart cannot raise. AUROCs are NaN if the queries are all right or all wrong. If the uncertainty is
+        constant (all values within 1e-5 of each other, relatively), it says nothing: its metrics are NaN and the flag
+        is `True`.
 
     Raises:
         ValueError: for values that are not finite and arrays of different lengths, and as `retrieval_metrics`.

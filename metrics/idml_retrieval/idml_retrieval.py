@@ -72,5 +72,5 @@ class IDMLRetrieval(evaluate.Metric):
         ranking = rank(embeddings, labels, groups, metric=metric)
         result = ranking.metrics(ks)
         if uncertainty is not None:
-            result |= judge_uncertainty(ranking, uncertainty)
+            result |= judge_uncertainty(ranking, uncertainty, groups=groups)
         return result

@@ -22,9 +22,9 @@ from transformers import PreTrainedConfig
 POOLS = ("avg", "max", "avg_max", "token")
 FORMS = ("ratio", "released", "released_classification", "none")
 UNCERTAINTY_HEADS = ("stages", "linear")
-# reference_weight, unless told otherwise
-REFERENCE_WEIGHT = 0.7
 UNCERTAINTY_ACTIVATIONS = ("budget", "softplus", "relu", "l2")
+# reference_weight of introspective models, unless told otherwise
+REFERENCE_WEIGHT = 0.7
 
 # timm resolves "hf-hub:...", "local-dir:..." and paths in model names; a configuration may only name an architecture
 _BACKBONE_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?")
@@ -43,6 +43,11 @@ def one_of(what: str, value: str, choices: tuple[str, ...] | list[str]) -> str:
     hint = f" Did you mean {near[0]!r}?" if near else ""
     listed = f" Known: {', '.join(choices)}." if len(choices) <= 20 else ""
     raise ValueError(f"Unknown {what} {value!r}.{hint}{listed}")
+
+
+def default_reference_weight(form: str) -> float:
+    """The `reference_weight` of a model with this form of the metric: the plain one stays plain."""
+    return 0.0 if form == "none" else REFERENCE_WEIGHT
 
 
 @contextmanager
@@ -144,7 +149,7 @@ class IDMLConfig(PreTrainedConfig):
         if self.uncertainty_dim is None:
             self.uncertainty_dim = self.embedding_dim
         if self.reference_weight is None:
-            self.reference_weight = 0.0 if self.form == "none" else REFERENCE_WEIGHT
+            self.reference_weight = default_reference_weight(self.form)
         one_of("form", self.form, FORMS)
         one_of("pool", self.pool, POOLS)
         one_of("uncertainty_head", self.uncertainty_head, UNCERTAINTY_HEADS)

@@ -85,14 +85,14 @@ class RetrievalRun(TrainingRun):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        from ..configuration_idml import REFERENCE_WEIGHT
+        from ..configuration_idml import default_reference_weight
 
         if self.uncertainty_activation is None:
             self.uncertainty_activation = "l2" if self.form == "released" else "budget"
         if self.uncertainty_head is None:
             self.uncertainty_head = "linear" if self.form == "released" else "stages"
         if self.reference_weight is None:
-            self.reference_weight = 0.0 if self.form == "none" else REFERENCE_WEIGHT
+            self.reference_weight = default_reference_weight(self.form)
 
 
 def load_recipe(*paths: str | Path, settings: type[TrainingRun] = RetrievalRun) -> dict[str, Any]:

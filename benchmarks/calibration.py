@@ -25,11 +25,16 @@ from sklearn.metrics import roc_auc_score
 from tqdm.auto import tqdm
 
 from idml_hf import IDMLImageProcessor, IDMLModel
+from idml_hf.confidence.calibration import fit_calibration
+from idml_hf.confidence.features import SIGNALS
+from idml_hf.confidence.labelled_queries import (
+    JudgedQueries,
+    LabelledQueries,
+    judge_among_themselves,
+    labelled_queries,
+)
 from idml_hf.data import load_retrieval_data
-from idml_hf.retrieval import embed_dataset
-from idml_hf.retrieval.calibration import fit_calibration
-from idml_hf.retrieval.signals import SIGNALS
-from idml_hf.retrieval.validation import JudgedQueries, LabelledQueries, judge_among_themselves, labelled_queries
+from idml_hf.embedding import embed_dataset
 
 PROMISES = (0.05, 0.1, 0.2)
 

@@ -7,7 +7,7 @@
 Compared, on the same arrays and threads, in turns:
 
 - `faiss`: faiss's flat cosine search, which knows nothing of uncertainty;
-- `bound`: [`idml_hf.retrieval.introspective.nearest_introspective`], which finds what comparing everything finds;
+- `bound`: [`idml_hf.search.introspective.nearest_introspective`], which finds what comparing everything finds;
 - `brute`: D of all pairs in float32, a block of items at a time, by `idml_hf.similarity.introspective_distance`.
 
 The first 10 queries are also compared with all pairs in double precision, `top_k(metric="introspective")`.
@@ -31,8 +31,8 @@ import psutil
 import pyarrow.parquet as pq
 import torch
 
-from idml_hf.retrieval import top_k
-from idml_hf.retrieval.introspective import nearest_introspective
+from idml_hf.search.exact import top_k
+from idml_hf.search.introspective import nearest_introspective
 from idml_hf.similarity import introspective_distance
 
 TAU, BLOCK, CHECKED = 5.0, 8192, 10

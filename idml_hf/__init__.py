@@ -17,7 +17,7 @@ _PUBLIC = {
     "IDMLImageProcessor": "image_processing_idml",
     "IDMLTrainer": "training",
     "IDMLTrainingArguments": "training",
-    "IDMLIndex": "retrieval",
+    "IDMLIndex": "index",
 }
 
 __all__ = [
@@ -34,9 +34,9 @@ __all__ = [
 if TYPE_CHECKING:
     from .configuration_idml import IDMLConfig
     from .image_processing_idml import IDMLImageProcessor
+    from .index import IDMLIndex
     from .modeling_idml import IDMLForImageClassification, IDMLModel
     from .modeling_metric_learning import IDMLForMetricLearning
-    from .retrieval import IDMLIndex
     from .training import IDMLTrainer, IDMLTrainingArguments
 
 

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, ClassVar
 
-from huggingface_hub import constants
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from transformers import PreTrainedConfig
+
+from .errors import clear_loading_errors, one_of
 
 POOLS = ("avg", "max", "avg_max", "token")
 FORMS = ("ratio", "released", "released_classification", "none")
@@ -35,48 +25,9 @@ _RESERVED_BACKBONE_KWARGS = frozenset(
 )
 
 
-def one_of(what: str, value: str, choices: tuple[str, ...] | list[str]) -> str:
-    """Return `value` if it is one of `choices`, else raise a ValueError that suggests the nearest choice."""
-    if value in choices:
-        return value
-    near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.4)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    listed = f" Known: {', '.join(choices)}." if len(choices) <= 20 else ""
-    raise ValueError(f"Unknown {what} {value!r}.{hint}{listed}")
-
-
 def default_reference_weight(form: str) -> float:
     """The `reference_weight` of a model with this form of the metric: the plain one stays plain."""
     return 0.0 if form == "none" else REFERENCE_WEIGHT
-
-
-@contextmanager
-def clear_loading_errors(name: Any, revision: str | None = None) -> Iterator[None]:
-    """Say in one line why `name`, a folder or a Hub id, cannot be loaded, where the Hub's client knows the reason."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.__cause__ or error
-        where = f"{name} at revision {revision}" if revision else name
-        if isinstance(error, FileNotFoundError):
-            raise
-        if isinstance(reason, HFValidationError):
-            raise FileNotFoundError(f"There is no folder {name}") from error
-        if isinstance(reason, RevisionNotFoundError):
-            message = f"{name} has no revision {revision!r} on the Hub"
-        elif isinstance(reason, RepositoryNotFoundError):
-            message = (
-                f"There is neither a folder {name} nor such a repository on the Hub that you may read. If it is "
-                "private, log in with `hf auth login`, set HF_TOKEN, or give token="
-            )
-        elif isinstance(reason, (LocalEntryNotFoundError, OfflineModeIsEnabled)):
-            state = "offline mode is on" if constants.HF_HUB_OFFLINE else f"{constants.ENDPOINT} cannot be reached"
-            message = f"{where} is neither a folder nor in the cache, and {state}"
-        elif isinstance(reason, HfHubHTTPError) and reason.response.status_code == 401:
-            message = f"The Hub does not accept the token with which {name} was asked for"
-        else:
-            raise
-        raise OSError(message) from error
 
 
 class IDMLConfig(PreTrainedConfig):

@@ -10,7 +10,7 @@ from typing import Any
 from transformers.image_processing_backends import TorchvisionBackend
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
 
-from .configuration_idml import clear_loading_errors, one_of
+from .errors import clear_loading_errors, one_of
 
 # Below this side the border of a picture carries content that a central crop would cut away.
 SMALL_IMAGE = 64
@@ -106,7 +106,7 @@ class IDMLImageProcessor(TorchvisionBackend):
 
         # the package's own architectures, where this file is part of it
         with contextlib.suppress(ImportError):
-            importlib.import_module("idml_hf.models")
+            importlib.import_module("idml_hf.architectures")
         if not timm.is_model(backbone):
             one_of("timm architecture", backbone, timm.list_models())
         config = timm.get_pretrained_cfg(backbone)

@@ -23,7 +23,8 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, ModelOutput, cached_file
 
-from .configuration_idml import IDMLConfig, clear_loading_errors, one_of
+from .configuration_idml import IDMLConfig
+from .errors import clear_loading_errors, one_of
 from .reference_memory import ReferenceMemory
 from .similarity import introspective_logits
 
@@ -528,7 +529,7 @@ def _create_trunk(config: IDMLConfig, pretrained: bool = False) -> Any:
     if not timm.is_model(config.backbone):
         # the package's own architectures, where this file is part of it
         with contextlib.suppress(ImportError):
-            importlib.import_module("idml_hf.models")
+            importlib.import_module("idml_hf.architectures")
     if not timm.is_model(config.backbone):
         one_of("timm architecture", config.backbone, timm.list_models() + timm.list_models(pretrained=True))
     try:

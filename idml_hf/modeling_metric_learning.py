@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from idml_hf.losses.uncertainty_ranking import UncertaintyRanking
+
 from .configuration_idml import IDMLConfig
 from .losses import build_loss
-from .losses.uncertainty_ranking import UncertaintyRanking
 from .modeling_idml import IDMLModel, IDMLModelOutput, IDMLPreTrainedModel
 
 

@@ -11,7 +11,7 @@ import torch
 
 from idml_hf import IDMLConfig, IDMLForMetricLearning, IDMLModel
 from idml_hf.losses import LOSSES
-from idml_hf.losses.memory import EMPTY
+from idml_hf.losses.cross_batch_memory import EMPTY
 from idml_hf.losses.uncertainty_ranking import UncertaintyRanking, ranking_loss
 from idml_hf.reference_memory import ReferenceMemory
 from idml_hf.training.degradation import _STREAM, DEGRADATIONS, degraded_views

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from idml_hf.cli.main import run_app
+from idml_hf.cli.metrics_table import metrics_table, print_table
 from idml_hf.cli.options import given, options_from
-from idml_hf.cli.tables import metrics_table, print_table
 from idml_hf.training.classification_recipe import ClassificationRun
 from idml_hf.training.recipe import load_recipe
 

@@ -11,15 +11,17 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from ..data import ImageSet, load_retrieval_data
-from ..evaluation import rank, retrieval_metrics
-from ..evaluation.sheets import retrieval_sheet
-from ..hub.card import write_model_card
-from ..image_processing_idml import IDMLImageProcessor
-from ..modeling_idml import IDMLModel
-from ..retrieval import IDMLIndex, embed_dataset
-from ..training.recipe import RetrievalRun
-from ..training.run import build_model, train_retrieval
+from idml_hf.data import ImageSet, load_retrieval_data
+from idml_hf.embedding import embed_dataset
+from idml_hf.evaluation import rank, retrieval_metrics
+from idml_hf.evaluation.sheets import retrieval_sheet
+from idml_hf.hub.card import write_model_card
+from idml_hf.image_processing_idml import IDMLImageProcessor
+from idml_hf.index import IDMLIndex
+from idml_hf.modeling_idml import IDMLModel
+from idml_hf.training.recipe import RetrievalRun
+from idml_hf.training.run import build_model, train_retrieval
+
 from .searching import result_table
 
 COMMON: dict[str, Any] = {

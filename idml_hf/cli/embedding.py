@@ -8,10 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..data import ImageSet
-from ..image_processing_idml import IDMLImageProcessor
-from ..modeling_idml import IDMLModel
-from ..retrieval import embed_dataset
+from idml_hf.data import ImageSet
+from idml_hf.embedding import embed_dataset
+from idml_hf.image_processing_idml import IDMLImageProcessor
+from idml_hf.modeling_idml import IDMLModel
 
 
 def embed_to_parquet(model: str, images: ImageSet, output: Path, **options: Any) -> Path:
@@ -24,7 +24,7 @@ def embed_to_parquet(model: str, images: ImageSet, output: Path, **options: Any)
         model: Folder or Hub id.
         images: What to embed.
         output: Folder.
-        options: Those of [`idml_hf.retrieval.embed.embed_dataset`].
+        options: Those of [`idml_hf.embedding.embed_dataset`].
 
     Returns:
         The file.

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ..training.recipe import RetrievalRun, load_recipe
+from idml_hf.training.recipe import RetrievalRun, load_recipe
+
 from .options import given, options_from
 
 app = typer.Typer(
@@ -50,7 +51,7 @@ def train(
         raise typer.BadParameter("give --output, the folder for the model", param_hint="--output")
     run = RetrievalRun(**settings)
     _quiet()
-    from ..training.run import train_retrieval
+    from idml_hf.training.run import train_retrieval
 
     metrics = train_retrieval(run)
     if os.environ.get("RANK", "0") == "0":
@@ -71,7 +72,7 @@ def evaluate(
 ) -> None:
     """Measure retrieval and uncertainty on a data set; writes metrics.json and an HTML report with pictures."""
     _quiet()
-    from ..evaluation.run import evaluate_model
+    from idml_hf.evaluation.run import evaluate_model
 
     metrics = evaluate_model(
         model,
@@ -100,7 +101,8 @@ def embed(
 ) -> None:
     """Embed images; writes embeddings.parquet, with a row for each image."""
     _quiet()
-    from ..data import load_images
+    from idml_hf.data import load_images
+
     from .embedding import embed_to_parquet
 
     images = load_images(dataset, split, root=root, skip_bad_images=skip_bad_images)
@@ -123,8 +125,8 @@ def index(
 ) -> None:
     """Put a collection of images into an index that can be searched."""
     _quiet()
-    from ..data import load_images
-    from ..retrieval import IDMLIndex
+    from idml_hf.data import load_images
+    from idml_hf.index import IDMLIndex
 
     images = load_images(dataset, split, root=root, group_column=group_column, skip_bad_images=skip_bad_images)
     built = IDMLIndex.build(model, images, batch_size=batch_size, num_workers=workers)
@@ -165,7 +167,7 @@ def browse(
 ) -> None:
     """Search an index in the browser (needs the extra `app`)."""
     _quiet()
-    from ..retrieval.app import launch_app
+    from idml_hf.app.page import launch_app
 
     launch_app(index, model, host=host, port=port)
 
@@ -194,7 +196,7 @@ def push(
 ) -> None:
     """Push a model to the Hub with its model card, results and plots, in one commit."""
     _quiet()
-    from ..hub import push_folder
+    from idml_hf.hub import push_folder
 
     typer.echo(push_folder(folder, repo, private, with_code, with_index=with_index))
 
@@ -203,7 +205,7 @@ def push(
 def export(model: Model, output: Output) -> None:
     """Write a model as ONNX, checked against PyTorch, with its image processor's settings."""
     _quiet()
-    from ..hub import export_onnx
+    from idml_hf.export_onnx import export_onnx
 
     difference = export_onnx(model, output)
     typer.echo(f"{output / 'model.onnx'} computes what PyTorch does, to {difference:.1g}")
@@ -221,7 +223,7 @@ def check(
 ) -> None:
     """Verify counts, classes, unreadable images and duplicates between train and test; exits with 1 on a problem."""
     _quiet()
-    from ..data import check_dataset
+    from idml_hf.data import check_dataset
 
     report = check_dataset(dataset, root)
     typer.echo(report.describe())
@@ -244,7 +246,7 @@ def _quiet() -> None:
 
 
 def _report(metrics: dict[str, Any], output: Path) -> None:
-    from .tables import metrics_table, print_table
+    from .metrics_table import metrics_table, print_table
 
     print_table(metrics_table(metrics))
     typer.echo(f"Everything is in {output}")

@@ -9,7 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ..retrieval import IDMLIndex, SearchResult
+from idml_hf.index import IDMLIndex
+from idml_hf.index.results import SearchResult
 
 
 def search_index(
@@ -69,7 +70,7 @@ def match_sheet(index: IDMLIndex, queries: list[Any], result: SearchResult) -> A
     """A sheet with a row for each query, a path or a PIL image: it, then its matches."""
     from PIL import Image
 
-    from ..evaluation.sheets import image_sheet
+    from idml_hf.evaluation.sheets import image_sheet
 
     pictures, captions = [], []
     thumbnails = index.gallery.thumbnails

@@ -1,14 +1,15 @@
 """Data sets: what is known by name, folders, parquet files and the Hub, through one door."""
 
-from .checking import BadImage, find_bad_images
+from .bad_images import BadImage, find_bad_images
+from .check import DatasetReport, SplitReport, check_dataset
 from .classification import ClassificationData, load_classification_data
 from .decoding import UnreadableImageError
 from .device_augmentation import DeviceAugmentation
+from .eval_images import EvalImages
 from .image_set import ImageSet
 from .loading import RetrievalData, load_images, load_retrieval_data
 from .randomness import derive_seed, seeded
 from .registry import DATASETS, DatasetSpec
-from .report import DatasetReport, SplitReport, check_dataset
 from .train_images import Draw, TrainImages
 from .transforms import Normalizer, padded_crop_transform, training_transform
 
@@ -20,6 +21,7 @@ __all__ = [
     "DatasetSpec",
     "DeviceAugmentation",
     "Draw",
+    "EvalImages",
     "ImageSet",
     "Normalizer",
     "RetrievalData",

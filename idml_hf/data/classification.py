@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .checking import drop_bad_images
+from idml_hf.errors import listing
+
+from .bad_images import drop_bad_images
 from .counts import check_counts
 from .image_set import ImageSet, concatenate
 from .loading import given_splits, named_splits
-from .messages import listing
 from .sources import open_source
 from .splits import hold_out_images, labelled_only
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from idml_hf.errors import listing
+
 from .image_set import UNLABELLED, ImageSet
-from .messages import listing
 
 logger = logging.getLogger("idml_hf.data")
 

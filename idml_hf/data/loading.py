@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from .checking import drop_bad_images
+from idml_hf.errors import listing
+
+from .bad_images import drop_bad_images
 from .counts import check_counts
 from .image_set import ImageSet, concatenate
-from .messages import listing
 from .sources import Source, open_source
 from .splits import hold_out_classes, labelled_only, split_by_class
 

@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from idml_hf.data.readers.cars import read_cars
+from idml_hf.data.readers.cifar import read_cifar10, read_cifar100
+from idml_hf.data.readers.cub import read_cub
+from idml_hf.data.readers.fashion_mnist import read_fashion_mnist
+from idml_hf.data.readers.imagenet import read_imagenet
+from idml_hf.data.readers.sop import read_sop
+
 from .image_set import ImageSet
-from .readers.cars import read_cars
-from .readers.cifar import read_cifar10, read_cifar100
-from .readers.cub import read_cub
-from .readers.fashion_mnist import read_fashion_mnist
-from .readers.imagenet import read_imagenet
-from .readers.sop import read_sop
 
 
 @dataclass(frozen=True)

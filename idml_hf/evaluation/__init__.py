@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from idml_hf.evaluation.clustering import clustering_metrics
-from idml_hf.evaluation.evaluator import Evaluation, RetrievalEvaluator
-from idml_hf.evaluation.retrieval import Ranking, rank, retrieval_metrics
-from idml_hf.evaluation.robustness import robustness_metrics
-from idml_hf.evaluation.sheets import retrieval_sheet
-from idml_hf.evaluation.uncertainty import ood_metrics, risk_coverage, uncertainty_metrics
+from .clustering import clustering_metrics
+from .evaluator import Evaluation, RetrievalEvaluator
+from .retrieval import Ranking, rank, retrieval_metrics
+from .robustness import robustness_metrics
+from .sheets import retrieval_sheet
+from .uncertainty import ood_metrics, risk_coverage, uncertainty_metrics
 
 __all__ = [
     "Evaluation",

@@ -97,13 +97,13 @@ def evaluate_classifier(model: Any, processor: Any, dataset: Any, **options: Any
         model: An `IDMLForImageClassification`, or any whose output has `logits` and `uncertainty`.
         processor: Its image processor.
         dataset: An `idml_hf.data.ImageSet` with labels.
-        **options: `batch_size`, `device`, `num_workers`, `progress` of `idml_hf.retrieval.embed.run_model`.
+        **options: `batch_size`, `device`, `num_workers`, `progress` of `idml_hf.embedding.run_model`.
 
     Returns:
         `classification_metrics`, with `uncertainty_mean` and `uncertainty_std`. What is undefined is `None`, since
         JSON has no NaN.
     """
-    from ..retrieval.embed import run_model
+    from idml_hf.embedding import run_model
 
     logits, uncertainty = run_model(model, processor, dataset, ("logits", "uncertainty"), "Classifying", **options)
     spread = {"uncertainty_mean": float(uncertainty.mean()), "uncertainty_std": float(uncertainty.std())}

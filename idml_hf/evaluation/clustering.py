@@ -11,8 +11,9 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import normalized_mutual_info_score
 from sklearn.metrics.cluster import pair_confusion_matrix
 
-from idml_hf.evaluation.retrieval import encode
-from idml_hf.retrieval.scores import as_matrix
+from idml_hf.search.scores import as_matrix
+
+from .retrieval import encode
 
 BACKENDS = ("faiss", "sklearn")
 

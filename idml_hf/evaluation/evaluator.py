@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from idml_hf.evaluation.clustering import clustering_metrics
-from idml_hf.evaluation.retrieval import Ranking, rank
-from idml_hf.evaluation.robustness import robustness_metrics
-from idml_hf.evaluation.uncertainty import judge_uncertainty, ood_metrics
+from .clustering import clustering_metrics
+from .retrieval import Ranking, rank
+from .robustness import robustness_metrics
+from .uncertainty import judge_uncertainty, ood_metrics
 
 if TYPE_CHECKING:
-    from idml_hf.retrieval.embed import Embeddings
+    from idml_hf.embedding import Embeddings
 
 _KEPT_NEIGHBOURS = 10
 
@@ -33,7 +33,7 @@ class Evaluation:
 
     def report(self, images: Any, path: str | Path, title: str = "Retrieval and uncertainty") -> Path:
         """Writes the HTML report; see `idml_hf.evaluation.report.write_report`."""
-        from idml_hf.evaluation.report import write_report
+        from .report import write_report
 
         return write_report(self, images, path, title=title)
 
@@ -139,7 +139,7 @@ class RetrievalEvaluator:
         Returns:
             As `evaluate_embeddings`, with the metrics of `robustness_metrics` and perhaps `ood_metrics`.
         """
-        from idml_hf.retrieval.embed import embed_dataset
+        from idml_hf.embedding import embed_dataset
 
         def embed(images: Any) -> Embeddings:
             return embed_dataset(model, processor, images, **embedding)

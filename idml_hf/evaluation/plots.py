@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from idml_hf.evaluation.retrieval import Ranking
-from idml_hf.evaluation.sheets import RIGHT, WRONG
-from idml_hf.evaluation.uncertainty import free_signals, is_constant, risk_coverage
+from .retrieval import Ranking
+from .sheets import RIGHT, WRONG
+from .uncertainty import free_signals, is_constant, risk_coverage
 
 _SIGNALS = {
     "max_similarity": ("max similarity", "#1b9e77"),

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import numpy as np
 
-from idml_hf.evaluation.corruptions import CORRUPTIONS
-from idml_hf.evaluation.plots import risk_coverage_plot, uncertainty_histogram
-from idml_hf.evaluation.sheets import NEUTRAL, RIGHT, WRONG, image_sheet, retrieval_sheet
-from idml_hf.evaluation.uncertainty import COVERAGES
+from .corruptions import CORRUPTIONS
+from .plots import risk_coverage_plot, uncertainty_histogram
+from .sheets import NEUTRAL, RIGHT, WRONG, image_sheet, retrieval_sheet
+from .uncertainty import COVERAGES
 
 if TYPE_CHECKING:
-    from idml_hf.evaluation.evaluator import Evaluation
+    from .evaluator import Evaluation
 
 SIGNALS = {
     "": "uncertainty",

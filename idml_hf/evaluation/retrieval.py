@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from idml_hf.retrieval.topk import Block, Runs, Search
+from idml_hf.search.exact import Block, Runs, Search
 
 
 @dataclass(frozen=True)

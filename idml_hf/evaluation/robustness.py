@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch.utils.data import ConcatDataset
 
-from idml_hf.evaluation.corruptions import CORRUPTIONS, SEVERITIES, CorruptedImages, severity_spearman
-from idml_hf.evaluation.retrieval import rank
-from idml_hf.evaluation.uncertainty import free_signals, is_constant
+from .corruptions import CORRUPTIONS, SEVERITIES, CorruptedImages, severity_spearman
+from .retrieval import rank
+from .uncertainty import free_signals, is_constant
 
 if TYPE_CHECKING:
-    from idml_hf.retrieval.embed import Embeddings
+    from idml_hf.embedding import Embeddings
 
 
 def robustness_metrics(

@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..data import load_images
-from ..image_processing_idml import IDMLImageProcessor
-from ..modeling_idml import IDMLModel
+from idml_hf.data import load_images
+from idml_hf.image_processing_idml import IDMLImageProcessor
+from idml_hf.modeling_idml import IDMLModel
+
 from .evaluator import RetrievalEvaluator
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from idml_hf.evaluation.retrieval import Ranking
+from .retrieval import Ranking
 
 RIGHT, WRONG, NEUTRAL = "#1a9850", "#d73027", "#8c8c8c"
 _FRAME, _GAP, _TEXT = 4, 6, 13

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from idml_hf.evaluation.retrieval import Ranking, rank
+from .retrieval import Ranking, rank
 
 COVERAGES = (50, 80, 90, 95)
 

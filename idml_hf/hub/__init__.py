@@ -1,9 +1,8 @@
-"""Sharing models: model cards, pushing to the Hub, code for those without the package, ONNX."""
+"""Sharing models: model cards, pushing to the Hub, and code for those without the package."""
 
 from __future__ import annotations
 
 from .card import render_card, validate_card, write_model_card
-from .onnx_export import export_onnx
 from .push import collect_files, push_folder, push_model
 from .record import RunRecord
 from .sentence_transformers_config import sentence_transformers_files
@@ -12,7 +11,6 @@ from .trainer_card import write_trainer_card
 __all__ = [
     "RunRecord",
     "collect_files",
-    "export_onnx",
     "push_folder",
     "push_model",
     "render_card",

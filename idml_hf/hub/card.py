@@ -11,10 +11,11 @@ from typing import Any
 import jinja2
 from huggingface_hub import CardData, EvalResult, ModelCard, ModelCardData
 
-from ..data.registry import DATASETS
-from ..evaluation.report import metric_tables
-from . import markdown
-from .data_licences import data_licence
+from idml_hf.data.licences import data_licence
+from idml_hf.data.registry import DATASETS
+from idml_hf.evaluation.report import metric_tables
+from idml_hf.hub import markdown
+
 from .record import BASELINE_FILE, PICTURES, RunRecord
 
 CARD_FILE = "README.md"

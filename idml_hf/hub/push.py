@@ -21,9 +21,10 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError, safe_open
 from transformers.utils import logging
 
-from ..configuration_idml import IDMLConfig
-from ..modeling_idml import IDMLPreTrainedModel
-from ..retrieval.model_reference import processor_of
+from idml_hf.configuration_idml import IDMLConfig
+from idml_hf.index.model_reference import processor_of
+from idml_hf.modeling_idml import IDMLPreTrainedModel
+
 from .card import CARD_FILE, is_generated, render_card, validate_card
 from .record import BASELINE_FILE, METRICS_FILE, PICTURES, RUN_FILE, RunRecord, public_files, read_json
 from .remote_code import remote_code_files

@@ -8,7 +8,8 @@ from pathlib import Path
 import timm
 from transformers.dynamic_module_utils import get_relative_import_files
 
-from .. import configuration_idml, image_processing_idml, modeling_idml
+from idml_hf import configuration_idml, image_processing_idml, modeling_idml
+
 from .record import RunRecord, read_json
 
 _LICENCE = b"# Part of idml_hf. SPDX-License-Identifier: Apache-2.0\n"

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ..similarity import FORMS, at_least_float32, square_root, squared_distance
+from idml_hf.similarity import FORMS, at_least_float32, square_root, squared_distance
+
 from .gather import gather_batch
 
 Measure = Literal["distance", "squared_distance", "similarity"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .base import MetricLoss
-from .memory import EMPTY, CrossBatchMemory
+from .cross_batch_memory import EMPTY, CrossBatchMemory
 
 
 @dataclass(frozen=True)

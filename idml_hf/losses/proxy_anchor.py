@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..similarity import introspective_similarity
+from idml_hf.similarity import introspective_similarity
+
 from .base import log_one_plus_sum_exp
 from .proxy import ProxyLoss
 

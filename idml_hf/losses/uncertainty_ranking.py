@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, softplus
 
-from ..reference_memory import ReferenceMemory
-from ..similarity import at_least_float32
+from idml_hf.reference_memory import ReferenceMemory
+from idml_hf.similarity import at_least_float32
+
+from .cross_batch_memory import EMPTY
 from .gather import gather_batch
-from .memory import EMPTY
 
 
 class UncertaintyRanking(nn.Module):

@@ -8,7 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
-from ..configuration_idml import one_of
+from idml_hf.errors import one_of
+
 from .execute import execute_all
 from .plan import PlannedRun, changed_settings, plan
 from .report import difference_grid, result_grid

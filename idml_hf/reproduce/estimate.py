@@ -7,13 +7,14 @@ from collections.abc import Iterable
 
 import torch
 
-from ..data import DATASETS
-from ..modeling_idml import IDMLForImageClassification, IDMLPreTrainedModel
-from ..modeling_metric_learning import IDMLForMetricLearning
-from ..training.classification_recipe import ClassificationRun
-from ..training.classification_run import classifier_config
-from ..training.recipe import RetrievalRun, TrainingRun
-from ..training.run import model_config
+from idml_hf.data import DATASETS
+from idml_hf.modeling_idml import IDMLForImageClassification, IDMLPreTrainedModel
+from idml_hf.modeling_metric_learning import IDMLForMetricLearning
+from idml_hf.training.classification_recipe import ClassificationRun
+from idml_hf.training.classification_run import classifier_config
+from idml_hf.training.recipe import RetrievalRun, TrainingRun
+from idml_hf.training.run import model_config
+
 from .results import Result
 
 # pixels of a batch to time on a CPU: eight images of 224 pixels a side

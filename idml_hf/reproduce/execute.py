@@ -13,8 +13,9 @@ from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any
 
-from ..training.checkpoints import last_complete_checkpoint
-from ..training.recipe import RetrievalRun, TrainingRun
+from idml_hf.training.checkpoints import last_complete_checkpoint
+from idml_hf.training.recipe import RetrievalRun, TrainingRun
+
 from .plan import PlannedRun, portable_settings
 from .results import Result, write_atomically, write_result
 
@@ -52,11 +53,11 @@ def _same_run(folder: Path, settings: dict[str, Any]) -> bool:
 
 def _train(run: TrainingRun, progress: bool) -> dict[str, Any]:
     if isinstance(run, RetrievalRun):
-        from ..training.run import train_retrieval
+        from idml_hf.training.run import train_retrieval
 
         return train_retrieval(run, progress)
-    from ..training.classification_recipe import ClassificationRun
-    from ..training.classification_run import train_classification
+    from idml_hf.training.classification_recipe import ClassificationRun
+    from idml_hf.training.classification_run import train_classification
 
     assert isinstance(run, ClassificationRun)
     return train_classification(run, progress)

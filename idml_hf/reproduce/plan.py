@@ -7,9 +7,10 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..configuration_idml import one_of
-from ..training.classification_recipe import ClassificationRun
-from ..training.recipe import RetrievalRun, TrainingRun, load_recipe
+from idml_hf.errors import one_of
+from idml_hf.training.classification_recipe import ClassificationRun
+from idml_hf.training.recipe import RetrievalRun, TrainingRun, load_recipe
+
 from .results import read_result, result_path
 from .tables import Row, Table
 

@@ -1,50 +1,33 @@
-"""Embedding, exact search, and an index of images that knows when it may be wrong."""
+"""The names that moved to `idml_hf.embedding`, `idml_hf.search` and `idml_hf.index`; kept for one release.
+
+Spaces that were pushed earlier import from here.
+"""
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+import warnings
+from typing import Any
 
-_PUBLIC = {
-    "Embeddings": "embed",
-    "IDMLIndex": "index",
-    "IDMLMilvusIndex": "milvus",
-    "IndexFileError": "storage",
-    "ModelMismatchError": "model_reference",
-    "SearchResult": "results",
-    "embed_dataset": "embed",
-    "embed_to_shards": "shards",
-    "top_k": "topk",
+_MOVED = {
+    "Embeddings": "idml_hf.embedding",
+    "IDMLIndex": "idml_hf.index",
+    "IDMLMilvusIndex": "idml_hf.index",
+    "IndexFileError": "idml_hf.index",
+    "ModelMismatchError": "idml_hf.index",
+    "SearchResult": "idml_hf.index",
+    "embed_dataset": "idml_hf.embedding",
+    "embed_to_shards": "idml_hf.embedding_shards",
+    "top_k": "idml_hf.search",
 }
-
-__all__ = [
-    "Embeddings",
-    "IDMLIndex",
-    "IDMLMilvusIndex",
-    "IndexFileError",
-    "ModelMismatchError",
-    "SearchResult",
-    "embed_dataset",
-    "embed_to_shards",
-    "top_k",
-]
-
-if TYPE_CHECKING:
-    from .embed import Embeddings, embed_dataset
-    from .index import IDMLIndex
-    from .milvus import IDMLMilvusIndex
-    from .model_reference import ModelMismatchError
-    from .results import SearchResult
-    from .shards import embed_to_shards
-    from .storage import IndexFileError
-    from .topk import top_k
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
+    if name not in _MOVED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_PUBLIC[name]}", __name__), name)
+    warnings.warn(f"{name} has moved to {_MOVED[name]}", FutureWarning, stacklevel=2)
+    return getattr(importlib.import_module(_MOVED[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_PUBLIC])
+    return sorted([*globals(), *_MOVED])

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
-from ..configuration_idml import one_of
+from idml_hf.errors import one_of
 
 
 @dataclass

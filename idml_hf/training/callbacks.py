@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.utils import logging
 
-from ..modeling_idml import IDMLPreTrainedModel
+from idml_hf.modeling_idml import IDMLPreTrainedModel
+
 from .arguments import IDMLTrainingArguments
 from .sampler import RandomBatchSampler
 

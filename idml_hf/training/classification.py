@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from ..configuration_idml import one_of
-from ..evaluation.classification import classification_metrics
+from idml_hf.errors import one_of
+from idml_hf.evaluation.classification import classification_metrics
+
 from .arguments import IDMLTrainingArguments
 from .classification_mixing import MIXES, BatchMixing
 from .sampler import RandomBatchSampler
@@ -52,7 +53,7 @@ class ClassificationTrainer(IDMLTrainer):
         model: An [`IDMLForImageClassification`].
         args: [`ClassificationArguments`].
         train_dataset, processing_class: As for [`IDMLTrainer`].
-        eval_dataset: [`idml_hf.retrieval.embed.EvalImages`] of the classes that are trained on.
+        eval_dataset: [`idml_hf.data.EvalImages`] of the classes that are trained on.
     """
 
     args: ClassificationArguments

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..data import Draw, ImageSet, derive_seed
-from ..data.device_augmentation import uniform
-from ..data.pixels import read_pixels
+from idml_hf.data import Draw, ImageSet, derive_seed
+from idml_hf.data.device_augmentation import uniform
+from idml_hf.data.pixels import read_pixels
 
 
 class SmallImages(Dataset):

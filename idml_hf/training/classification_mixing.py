@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from ..data import derive_seed, seeded
+from idml_hf.data import derive_seed, seeded
 
 MIXES = ("none", "mixup", "cutmix")
 

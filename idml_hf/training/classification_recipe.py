@@ -28,7 +28,7 @@ class ClassificationRun(TrainingRun):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        from ..configuration_idml import one_of
+        from idml_hf.errors import one_of
 
         one_of("augmentation", self.augmentation, AUGMENTATIONS)
         if self.uncertainty_activation is None:

@@ -11,11 +11,11 @@ from typing import Any
 from torch.utils.data import Dataset
 from transformers import set_seed
 
-from ..data import ClassificationData, DeviceAugmentation, ImageSet, load_classification_data
-from ..evaluation.classification import evaluate_classifier
-from ..image_processing_idml import IDMLImageProcessor
-from ..modeling_idml import IDMLForImageClassification
-from ..retrieval.embed import EvalImages
+from idml_hf.data import ClassificationData, DeviceAugmentation, EvalImages, ImageSet, load_classification_data
+from idml_hf.evaluation.classification import evaluate_classifier
+from idml_hf.image_processing_idml import IDMLImageProcessor
+from idml_hf.modeling_idml import IDMLForImageClassification
+
 from .classification import ClassificationArguments, ClassificationTrainer
 from .classification_images import SmallImages
 from .classification_recipe import ClassificationRun

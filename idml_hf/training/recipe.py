@@ -60,7 +60,7 @@ class TrainingRun:
             raise ValueError("A run needs an output folder")
         if not self.dataset:
             raise ValueError("A run needs a data set")
-        from ..configuration_idml import one_of
+        from idml_hf.errors import one_of
 
         one_of("precision", self.precision, ("fp32", "bf16", "fp16"))
 
@@ -85,7 +85,7 @@ class RetrievalRun(TrainingRun):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        from ..configuration_idml import default_reference_weight
+        from idml_hf.configuration_idml import default_reference_weight
 
         if self.uncertainty_activation is None:
             self.uncertainty_activation = "l2" if self.form == "released" else "budget"
@@ -115,7 +115,7 @@ def load_recipe(*paths: str | Path, settings: type[TrainingRun] = RetrievalRun) 
         form: ratio
         epochs: 60
     """
-    from ..configuration_idml import one_of
+    from idml_hf.errors import one_of
 
     known = [f.name for f in dataclasses.fields(settings)]
     merged: dict[str, Any] = {}

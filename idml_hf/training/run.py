@@ -10,14 +10,15 @@ from typing import Any
 
 from transformers import set_seed
 
-from ..configuration_idml import REFERENCE_WEIGHT
-from ..data import RetrievalData, load_retrieval_data
-from ..evaluation.evaluator import Evaluation, RetrievalEvaluator
-from ..evaluation.plots import risk_coverage_plot
-from ..image_processing_idml import IDMLImageProcessor
-from ..modeling_idml import IDMLModel
-from ..modeling_metric_learning import IDMLForMetricLearning
-from ..retrieval.embed import EvalImages, embed_dataset
+from idml_hf.configuration_idml import REFERENCE_WEIGHT
+from idml_hf.data import EvalImages, RetrievalData, load_retrieval_data
+from idml_hf.embedding import embed_dataset
+from idml_hf.evaluation.evaluator import Evaluation, RetrievalEvaluator
+from idml_hf.evaluation.plots import risk_coverage_plot
+from idml_hf.image_processing_idml import IDMLImageProcessor
+from idml_hf.modeling_idml import IDMLModel
+from idml_hf.modeling_metric_learning import IDMLForMetricLearning
+
 from .arguments import IDMLTrainingArguments
 from .recipe import RetrievalRun
 from .run_parts import CHECKPOINTS, build_on_trunk, cropped_images, prepare_output, save_run, training_arguments

@@ -12,10 +12,11 @@ import torch
 from transformers.image_utils import PILImageResampling
 from transformers.utils import logging
 
-from ..configuration_idml import one_of
-from ..data import DeviceAugmentation, ImageSet, TrainImages, training_transform
-from ..image_processing_idml import SMALL_IMAGE, IDMLImageProcessor
-from ..modeling_idml import IDMLPreTrainedModel
+from idml_hf.data import DeviceAugmentation, ImageSet, TrainImages, training_transform
+from idml_hf.errors import one_of
+from idml_hf.image_processing_idml import SMALL_IMAGE, IDMLImageProcessor
+from idml_hf.modeling_idml import IDMLPreTrainedModel
+
 from .arguments import IDMLTrainingArguments
 from .checkpoints import last_complete_checkpoint
 from .recipe import TrainingRun
@@ -146,7 +147,8 @@ def save_run(
     log: list[dict[str, Any]],
 ) -> None:
     """Write the model and what is known of it; `metrics.json` marks a folder whose results are whole."""
-    from ..hub.card import write_model_card
+    from idml_hf.hub.card import write_model_card
+
     from .curve import plot_training
 
     output = Path(run.output)

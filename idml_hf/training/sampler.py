@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
-from ..data import Draw
+from idml_hf.data import Draw
 
 
 class RandomBatchSampler(Sampler[list[Draw]]):

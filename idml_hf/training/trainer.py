@@ -14,10 +14,11 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
 
-from ..data import DeviceAugmentation, Normalizer
-from ..evaluation.evaluator import RetrievalEvaluator
-from ..losses import PROXY_LOSSES
-from ..retrieval.embed import Embeddings
+from idml_hf.data import DeviceAugmentation, Normalizer
+from idml_hf.embedding import Embeddings
+from idml_hf.evaluation.evaluator import RetrievalEvaluator
+from idml_hf.losses import PROXY_LOSSES
+
 from .arguments import IDMLTrainingArguments
 from .callbacks import EpochOfSampler, FrozenTrunk, UncertaintyMonitor, ValueClipping
 from .degradation import degraded_views
@@ -244,7 +245,7 @@ class IDMLTrainer(Trainer):
     ) -> None:
         """Write the model card that `push_to_hub` sends: settings and the last evaluation."""
         if self.is_world_process_zero():
-            from ..hub.trainer_card import write_trainer_card
+            from idml_hf.hub.trainer_card import write_trainer_card
 
             write_trainer_card(self, model_name=model_name, tags=tags or (), dataset=dataset)
 

@@ -18,11 +18,7 @@ from idml_hf.reproduce.tables import TABLES
 from idml_hf.training import classification_run
 from idml_hf.training.classification import ClassificationArguments
 from idml_hf.training.classification_recipe import ClassificationRun
-from idml_hf.training.classification_run import (
-    build_classification_trainer,
-    build_classifier,
-    train_classification,
-)
+from idml_hf.training.classification_run import build_classification_trainer, build_classifier, train_classification
 
 RECIPES = Path(__file__).parents[2] / "training_scripts" / "recipes"
 # trunks of the same kind that train in no time

@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 
-import idml_hf.models
+import idml_hf.architectures
 from idml_hf import IDMLForImageClassification, IDMLImageProcessor
 
 
@@ -62,7 +62,7 @@ def test_they_are_timm_models(name, side):
 
 def test_pyramid_shortcuts_pad_with_zeros():
     """A block whose residual branch is 0 gives its input, pooled, and zeros for the new channels."""
-    block = idml_hf.models.pyramidnet.PyramidBottleneck(8, 3, stride=2).eval()
+    block = idml_hf.architectures.pyramidnet.PyramidBottleneck(8, 3, stride=2).eval()
     torch.nn.init.zeros_(block.bn4.weight)
     x = torch.randn(1, 8, 4, 4)
     y = block(x)
@@ -72,7 +72,7 @@ def test_pyramid_shortcuts_pad_with_zeros():
 
 def test_a_depth_that_cannot_be_is_refused():
     with pytest.raises(ValueError, match="9 n \\+ 2"):
-        idml_hf.models.PyramidNet(depth=100)
+        idml_hf.architectures.PyramidNet(depth=100)
 
 
 def test_as_trunk_of_a_classifier_it_survives_saving(tmp_path):

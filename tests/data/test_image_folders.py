@@ -12,11 +12,13 @@ import pytest
 
 from idml_hf.data import (
     UnreadableImageError,
-    checking,
     find_bad_images,
     load_classification_data,
     load_images,
     load_retrieval_data,
+)
+from idml_hf.data import (
+    bad_images as checking,
 )
 
 

@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 from scipy.stats import spearmanr
 
+from idml_hf import embedding as embedding_module
+from idml_hf.embedding import Embeddings
 from idml_hf.evaluation import (
     RetrievalEvaluator,
     clustering_metrics,
@@ -22,8 +24,6 @@ from idml_hf.evaluation import (
 from idml_hf.evaluation.corruptions import CORRUPTIONS, CorruptedImages
 from idml_hf.evaluation.report import metric_tables
 from idml_hf.evaluation.robustness import robustness_metrics
-from idml_hf.retrieval import embed as embedding_module
-from idml_hf.retrieval.embed import Embeddings
 
 
 def embeddings_of(seed: int = 0, number: int = 60) -> tuple[Embeddings, np.ndarray, np.ndarray]:

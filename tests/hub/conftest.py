@@ -14,9 +14,10 @@ from PIL import Image
 
 from idml_hf import IDMLForImageClassification, IDMLImageProcessor, IDMLModel
 from idml_hf.data import load_images
+from idml_hf.embedding import embed_dataset
 from idml_hf.evaluation import RetrievalEvaluator, rank
 from idml_hf.evaluation.plots import risk_coverage_plot
-from idml_hf.retrieval import IDMLIndex, embed_dataset
+from idml_hf.index import IDMLIndex
 
 SETTINGS = {
     "output": "/home/someone/private/run",

@@ -11,8 +11,10 @@ from PIL import Image
 from transformers import pipeline
 
 from idml_hf import IDMLForImageClassification, IDMLImageProcessor, IDMLModel
+from idml_hf import export_onnx as onnx_export
 from idml_hf.cli import main
-from idml_hf.hub import collect_files, export_onnx, onnx_export, push_folder
+from idml_hf.export_onnx import export_onnx
+from idml_hf.hub import collect_files, push_folder
 
 PICTURES = [Image.effect_noise((48, 40), 90).convert("RGB"), *(Image.new("RGB", (40, 30), c) for c in ("red", "blue"))]
 

@@ -12,14 +12,7 @@ import torch
 from hub_standin import Refusal
 from PIL import Image
 
-from idml_hf import (
-    IDMLForMetricLearning,
-    IDMLImageProcessor,
-    IDMLIndex,
-    IDMLModel,
-    IDMLTrainer,
-    IDMLTrainingArguments,
-)
+from idml_hf import IDMLForMetricLearning, IDMLImageProcessor, IDMLIndex, IDMLModel, IDMLTrainer, IDMLTrainingArguments
 from idml_hf.cli import main
 from idml_hf.hub import push_folder, validate_card
 from idml_hf.hub.card import GENERATED

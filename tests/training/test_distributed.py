@@ -17,7 +17,7 @@ SCRIPT = textwrap.dedent(
     import torch
     from idml_hf import IDMLForMetricLearning, IDMLImageProcessor, IDMLTrainer, IDMLTrainingArguments
     from idml_hf.data import TrainImages, load_retrieval_data, training_transform
-    from idml_hf.retrieval.embed import EvalImages
+    from idml_hf.data import EvalImages
 
     output, batch, loss = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     torch.set_num_threads(1)

@@ -16,9 +16,9 @@ from PIL import Image
 from transformers import Trainer, TrainingArguments
 
 from idml_hf import IDMLForMetricLearning, IDMLImageProcessor, IDMLModel, IDMLTrainer, IDMLTrainingArguments
-from idml_hf.data import TrainImages, load_retrieval_data, training_transform
+from idml_hf.data import EvalImages, TrainImages, load_retrieval_data, training_transform
+from idml_hf.embedding import embed_dataset
 from idml_hf.evaluation import retrieval_metrics
-from idml_hf.retrieval.embed import EvalImages, embed_dataset
 from idml_hf.training import RetrievalRun, train_retrieval
 
 SIZE = 32

@@ -1,0 +1,82 @@
+"""Writing files so that they are there whole or not at all, and reading JSON that may come from anywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+MAX_JSON_BYTES = 2**26
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary file beside `path`, which takes its place in one step when the block ends without an error.
+
+    The name is different each time, so that two writers do not meet in it, and the mode is what the umask says.
+
+    Args:
+        path: The file to write; its folder is made if needed.
+
+    Raises:
+        OSError: if it cannot be written; what was there is intact.
+
+    Example:
+        >>> with replacing("numbers.txt") as part:
+        ...     _ = part.write_text("1 2 3")
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # the suffix stays, since writers of tables and pictures choose the format by it
+    part = path.with_name(f".{path.stem}.{secrets.token_hex(6)}{path.suffix}")
+    try:
+        yield part
+        with open(part, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file in one step."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any, indent: int = 2) -> None:
+    """Write JSON in one step.
+
+    Raises:
+        ValueError: for NaN and infinity, which JSON does not have.
+    """
+    write_text(path, json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
+    """Read a JSON object from a file that need not be trusted.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: naming the file, if it is no JSON object or too large to be one of ours.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}")
+    if path.stat().st_size > max_bytes:
+        raise ValueError(f"{path} is too large: {path.stat().st_size} bytes, at most {max_bytes} are read")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: it is not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is damaged: it holds no JSON object")
+    return value
+
+
+__all__ = ["read_json", "replacing", "write_json", "write_text"]

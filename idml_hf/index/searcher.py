@@ -1,0 +1,142 @@
+"""From embedded queries to matches, and to a verdict on the first of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from idml_hf.confidence.calibration import Calibration
+from idml_hf.confidence.features import DEPTH, Matches, match_signals
+from idml_hf.confidence.labelled_queries import JudgedQueries, LabelledQueries
+from idml_hf.search.engines import Engine
+from idml_hf.search.ranking import rank
+
+from .gallery import Gallery, finite_rows, unit_rows
+from .results import SearchResult
+
+logger = logging.getLogger("idml_hf.index")
+
+
+@dataclass(frozen=True)
+class Searcher:
+    """A gallery and how to search it.
+
+    Args:
+        gallery: N images.
+        engine: what proposes items; None compares all.
+        tau: temperature of the introspective metric.
+        device: where to compare.
+        calibration: how to judge first matches, or None.
+    """
+
+    gallery: Gallery
+    engine: Engine | None
+    tau: float
+    device: torch.device
+    calibration: Calibration | None = None
+
+    def search(
+        self,
+        semantic: Any,
+        uncertainty_embeds: Any,
+        k: int,
+        metric: str,
+        error_rate: float | None,
+        queries: Sequence[str],
+    ) -> SearchResult:
+        """See [`IDMLIndex.search_embeddings`]."""
+        semantic, uncertainty_embeds = self._check_queries(semantic, uncertainty_embeds)
+        k = self._check_k(k)
+        calibration = self.calibration
+        if calibration is not None and calibration.metric != metric:
+            calibration = None
+        if error_rate is not None and calibration is None:
+            raise ValueError(f"the index is not calibrated for {metric} search: it can promise no error rate")
+        matches = self._matches(semantic, uncertainty_embeds, k if calibration is None else max(k, DEPTH), metric)
+        verdict: dict[str, Any] = {}
+        if calibration is not None:
+            verdict = calibration.judge(self._signals(semantic, uncertainty_embeds, matches, metric), error_rate)
+        return self._result(matches.best(k), uncertainty_embeds, metric=metric, queries=tuple(queries), **verdict)
+
+    def judge(self, queries: LabelledQueries, metric: str) -> JudgedQueries:
+        """The first matches in the gallery of queries that it does not hold; classes are matched by their names."""
+        names = {name: label for label, name in enumerate(self.gallery.class_names)}
+        # no class of the gallery is -2, so every match of a class that it does not have is wrong
+        labels = np.array([names.get(name, -2) for name in queries.class_names], dtype=np.int64)[queries.labels]
+        semantic, uncertainty_embeds = self._check_queries(queries.semantic, queries.uncertainty_embeds)
+        matches = self._matches(semantic, uncertainty_embeds, DEPTH, metric)
+        correct = self.gallery.labels[matches.positions[:, 0]] == labels
+        return JudgedQueries(self._signals(semantic, uncertainty_embeds, matches, metric), correct, queries.labels)
+
+    def _check_queries(self, semantic: Any, uncertainty_embeds: Any) -> tuple[np.ndarray, np.ndarray]:
+        semantic = unit_rows(semantic, "query embeddings")
+        gallery = self.gallery
+        if uncertainty_embeds is None:
+            uncertainty_embeds = np.zeros((len(semantic), gallery.uncertainty_embeds.shape[1]), dtype=np.float32)
+        uncertainty_embeds = finite_rows(uncertainty_embeds, "uncertainty embeddings of the queries", len(semantic))
+        for what, mine, others in (
+            ("embeddings", gallery.semantic, semantic),
+            ("uncertainty embeddings", gallery.uncertainty_embeds, uncertainty_embeds),
+        ):
+            if mine.shape[1] != others.shape[1]:
+                raise ValueError(
+                    f"{what} of the queries have {others.shape[1]} dimensions, those of the index {mine.shape[1]}: "
+                    "they come from another model"
+                )
+        return semantic, uncertainty_embeds
+
+    def _check_k(self, k: int) -> int:
+        number = len(self.gallery)
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}")
+        if not number:
+            raise ValueError("the index is empty")
+        if k > number:
+            logger.warning("the index holds %d images, so there are no %d matches", number, k)
+        return min(k, number)
+
+    def _matches(self, semantic: np.ndarray, uncertainty_embeds: np.ndarray, depth: int, metric: str) -> Matches:
+        depth = min(depth, len(self.gallery))
+        ranked = rank(self.gallery, self.engine, semantic, uncertainty_embeds, depth, metric, self.tau, self.device)
+        return Matches(*ranked)
+
+    def _signals(
+        self, semantic: np.ndarray, uncertainty_embeds: np.ndarray, matches: Matches, metric: str
+    ) -> np.ndarray:
+        gallery, first = self.gallery, matches.positions[:, 0]
+        distinct, inverse = np.unique(first, return_inverse=True)
+        theirs = self._matches(gallery.semantic[distinct], gallery.uncertainty_embeds[distinct], DEPTH, metric)
+        similarity = np.einsum("qd,qd->q", semantic, gallery.semantic[first])
+        return match_signals(
+            matches.best(DEPTH),
+            Matches(theirs.scores[inverse], theirs.positions[inverse]),
+            gallery.labels,
+            gallery.class_means.margin(semantic, gallery.labels[first], similarity),
+            np.linalg.norm(uncertainty_embeds, axis=1),
+            np.linalg.norm(gallery.uncertainty_embeds[first], axis=1),
+        )
+
+    def _result(self, matches: Matches, uncertainty_embeds: np.ndarray, **fields: Any) -> SearchResult:
+        gallery, positions = self.gallery, matches.positions
+        empty = positions < 0
+        labels = np.where(empty, -1, gallery.labels[positions])
+        match_uncertainty = np.linalg.norm(gallery.uncertainty_embeds[positions], axis=2)
+        return SearchResult(
+            ids=np.where(empty, -1, gallery.ids[positions]),
+            scores=matches.scores,
+            labels=labels,
+            names=np.array([[gallery.name_of(label) for label in row] for row in labels.tolist()], dtype=object),
+            paths=np.array(gallery.paths.take(pa.array(positions.ravel().clip(min=0)))).reshape(positions.shape),
+            match_uncertainty=np.where(empty, np.float32(np.nan), match_uncertainty),
+            uncertainty=np.linalg.norm(uncertainty_embeds, axis=1),
+            **fields,
+        )
+
+
+__all__ = ["Searcher"]

@@ -1,0 +1,94 @@
+"""Small copies of the gallery's images, so that matches can be shown wherever the index goes."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+from idml_hf.data import ImageSet
+from idml_hf.data.decoding import open_image, to_rgb
+
+THUMBNAIL_SIZE = 96
+
+
+@dataclass(frozen=True)
+class Thumbnails:
+    """Encoded images end to end in one array, which a file can be mapped to.
+
+    Args:
+        content: uint8 (bytes of all images,).
+        offsets: int64 (N + 1,): image i is `content[offsets[i] : offsets[i + 1]]`.
+    """
+
+    content: np.ndarray
+    offsets: np.ndarray
+
+    @classmethod
+    def from_bytes(cls, encoded: Sequence[bytes]) -> Thumbnails:
+        offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
+        np.cumsum([len(data) for data in encoded], out=offsets[1:])
+        return cls(np.frombuffer(b"".join(encoded), dtype=np.uint8), offsets)
+
+    @classmethod
+    def of(cls, images: ImageSet | Sequence[Any], size: int = THUMBNAIL_SIZE) -> Thumbnails:
+        """Thumbnails of all images, at most `size` pixels wide and high.
+
+        Raises:
+            UnreadableImageError: if an image cannot be decoded.
+        """
+        # decoding lets go of the interpreter lock
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return cls.from_bytes(list(pool.map(lambda i: _thumbnail(images, i, size), range(len(images)))))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: int) -> bytes:
+        """The encoded image: JPEG, or the original file where that is as small."""
+        return self.content[self.offsets[index] : self.offsets[index + 1]].tobytes()
+
+    def image(self, index: int) -> PIL.Image.Image:
+        return PIL.Image.open(io.BytesIO(self[index])).convert("RGB")
+
+    def select(self, indices: np.ndarray) -> Thumbnails:
+        """Those of the images at `indices`."""
+        return Thumbnails.from_bytes([self[index] for index in indices])
+
+    def concatenate(self, other: Thumbnails) -> Thumbnails:
+        return Thumbnails(
+            np.concatenate([self.content, other.content]),
+            np.concatenate([self.offsets, other.offsets[1:] + self.offsets[-1]]),
+        )
+
+
+def _thumbnail(images: ImageSet | Sequence[Any], index: int, size: int) -> bytes:
+    if isinstance(images, ImageSet):
+        data = images.file_bytes(index)
+        image = open_image(data)
+        if max(image.size) <= size and image.mode == "RGB" and image.format in ("JPEG", "PNG", "WEBP"):
+            return data
+        # a JPEG is decoded at a fraction of its size, several times faster
+        image.draft("RGB", (2 * size, 2 * size))
+        try:
+            image = to_rgb(image)
+        except Exception:
+            image = images.image(index)
+    else:
+        image = to_rgb(images[index])
+    image.thumbnail((size, size))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=88)
+    return buffer.getvalue()
+
+
+__all__ = ["THUMBNAIL_SIZE", "Thumbnails"]

@@ -1,0 +1,6 @@
+"""Nearest neighbours in arrays of embeddings."""
+
+from .exact import top_k
+from .nearest import nearest
+
+__all__ = ["nearest", "top_k"]

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from idml_hf import IDMLImageProcessor, IDMLIndex, IDMLModel
-from idml_hf.cli import demo, main
+from idml_hf.cli import demonstration as demo
+from idml_hf.cli import main
 
 
 def test_everything_is_in_one_folder(tmp_path, monkeypatch, capsys):

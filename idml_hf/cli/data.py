@@ -1,0 +1,38 @@
+"""`idml-hf data`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .parameters import Root
+from .terminal import quiet
+
+commands = typer.Typer(help="Look after data sets.", no_args_is_help=True)
+
+
+@commands.command(epilog="Example: idml-hf data check cub --root CUB_200_2011 --output cub-check")
+def check(
+    dataset: Annotated[str, typer.Argument(help="Name, folder, or Hub id of a data set")],
+    root: Root = None,
+    output: Annotated[Path | None, typer.Option(help="Folder for report.json and a contact sheet")] = None,
+) -> None:
+    """Verify counts, classes, unreadable images and duplicates between train and test; exits with 1 on a problem."""
+    quiet()
+    from idml_hf.data import check_dataset
+
+    report = check_dataset(dataset, root)
+    typer.echo(report.describe())
+    if output is not None:
+        import json as json_module
+
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "report.json").write_text(json_module.dumps(report.to_dict(), indent=2), encoding="utf-8")
+        report.contact_sheet.save(output / "contact_sheet.png")
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+__all__ = ["commands"]

@@ -1,0 +1,45 @@
+"""`idml-hf evaluate`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .parameters import BatchSize, Dataset, GroupColumn, Model, Output, Root, SkipBad, Workers
+from .terminal import quiet, report_metrics
+
+commands = typer.Typer()
+
+
+@commands.command(epilog="Example: idml-hf evaluate my-model --dataset emoji-mini --output report")
+def evaluate(
+    model: Model,
+    dataset: Dataset,
+    output: Output,
+    root: Root = None,
+    group_column: GroupColumn = None,
+    split: Annotated[str, typer.Option(help="train, validation, test or all")] = "test",
+    skip_bad_images: SkipBad = False,
+    batch_size: BatchSize = 64,
+    workers: Workers = 0,
+) -> None:
+    """Measure retrieval and uncertainty on a data set; writes metrics.json and an HTML report with pictures."""
+    quiet()
+    from idml_hf.evaluation.run import evaluate_model
+
+    metrics = evaluate_model(
+        model,
+        dataset,
+        output,
+        root=root,
+        group_column=group_column,
+        split=split,
+        skip_bad_images=skip_bad_images,
+        batch_size=batch_size,
+        num_workers=workers,
+    )
+    report_metrics(metrics, output)
+
+
+__all__ = ["commands"]

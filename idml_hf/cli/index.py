@@ -1,0 +1,78 @@
+"""`idml-hf index`, `search` and `app`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .parameters import BatchSize, Dataset, GroupColumn, Model, Output, Root, SkipBad, Workers
+from .terminal import quiet
+
+commands = typer.Typer()
+
+
+@commands.command(epilog="Example: idml-hf index my-model --dataset photos/ --output my-index")
+def index(
+    model: Model,
+    dataset: Dataset,
+    output: Output,
+    root: Root = None,
+    split: Annotated[str | None, typer.Option(help="train, validation, test or all")] = None,
+    calibrate: Annotated[str | None, typer.Option(help="Labelled data to learn from when to say: not sure")] = None,
+    group_column: GroupColumn = None,
+    skip_bad_images: SkipBad = False,
+    batch_size: BatchSize = 64,
+    workers: Workers = 0,
+) -> None:
+    """Put a collection of images into an index that can be searched."""
+    quiet()
+    from idml_hf.data import load_images
+    from idml_hf.index import IDMLIndex
+
+    images = load_images(dataset, split, root=root, group_column=group_column, skip_bad_images=skip_bad_images)
+    built = IDMLIndex.build(model, images, batch_size=batch_size, num_workers=workers)
+    if calibrate is not None:
+        built.calibrate(load_images(calibrate, None, group_column=group_column, skip_bad_images=skip_bad_images))
+    built.save(output)
+    typer.echo(f"{len(built)} images in {output}")
+
+
+@commands.command(epilog="Example: idml-hf search my-index query.jpg --top-k 5")
+def search(
+    index: Annotated[Path, typer.Argument(help="Folder that `idml-hf index` wrote")],
+    images: Annotated[list[Path], typer.Argument(help="Query images")],
+    top_k: Annotated[int, typer.Option(help="Matches for each query", min=1)] = 5,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table")] = False,
+    sheet: Annotated[Path | None, typer.Option(help="PNG file for a sheet of queries and matches")] = None,
+    model: Annotated[str | None, typer.Option(help="Another copy of the model the index was built with")] = None,
+    metric: Annotated[str, typer.Option(help="cosine, or introspective to rank by the distance D")] = "cosine",
+    error_rate: Annotated[
+        float | None, typer.Option(help="Accepted share of wrong first matches; the index must be calibrated")
+    ] = None,
+) -> None:
+    """Search an index with pictures; says how certain each answer is."""
+    quiet()
+    from .searching import search_index
+
+    search_index(
+        index, images, top_k=top_k, as_json=json, sheet=sheet, model=model, metric=metric, error_rate=error_rate
+    )
+
+
+@commands.command("app", epilog="Example: idml-hf app my-model my-index")
+def browse(
+    model: Model,
+    index: Annotated[str, typer.Argument(help="Folder or Hub id of an index")],
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(help="Port; unset: the first free one from 7860 on")] = None,
+) -> None:
+    """Search an index in the browser (needs the extra `app`)."""
+    quiet()
+    from idml_hf.app.page import launch_app
+
+    launch_app(index, model, host=host, port=port)
+
+
+__all__ = ["commands"]

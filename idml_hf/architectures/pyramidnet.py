@@ -132,7 +132,7 @@ class PyramidNet(nn.Module):
 
 
 def cifar_cfg(**kwargs: Any) -> dict[str, Any]:
-    """timm's data configuration of a model for CIFAR, with the channel statistics of its training images."""
+    """Data configuration of a model for CIFAR, in timm's form, with the channel statistics of its training images."""
     return {
         "url": "",
         "num_classes": 100,

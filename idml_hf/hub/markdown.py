@@ -19,11 +19,11 @@ def plain(text: Any) -> str:
 
 
 def code(value: Any) -> str:
-    """A value as inline code that also fits into a table's cell.
+    r"""A value as inline code that also fits into a table's cell.
 
     Example:
         >>> print(code({"lr": 0.1}), code("a|b"))
-        `{"lr": 0.1}` `a\\|b`
+        `{"lr": 0.1}` `a\|b`
     """
     text = value if isinstance(value, str) else json.dumps(value)
     text = " ".join(text.split()).replace("|", "\\|")

@@ -31,10 +31,10 @@ from idml_hf.confidence.labelled_queries import (
     JudgedQueries,
     LabelledQueries,
     judge_among_themselves,
-    labelled_queries,
 )
 from idml_hf.data import load_retrieval_data
 from idml_hf.embedding import embed_dataset
+from idml_hf.index.calibration_images import labelled_queries
 
 PROMISES = (0.05, 0.1, 0.2)
 
@@ -98,7 +98,7 @@ def promises(unseen: LabelledQueries, splits: int) -> dict[tuple[str, float], np
         for name, use in inputs.items():
             calibration = fit_calibration(fit, use=use, seed=split)
             for promise in PROMISES:
-                given = ~calibration.judge(test.signals, promise)["abstained"]
+                given = ~calibration.predict(test.signals, promise).abstained
                 wrong, number = int((given & ~test.correct).sum()), int(given.sum())
                 clear = number > 0 and binomtest(wrong, number, promise, alternative="greater").pvalue < 0.05
                 rows[name, promise].append((wrong > promise * number, clear, given.mean(), number > 0))

@@ -140,6 +140,7 @@ def build_app(index: IDMLIndex, title: str = "Image search") -> Any:
         raise ImportError('the app needs Gradio: pip install "idml-hf[app]"') from error
     contents = AppContents(index, title)
     assert index.model is not None
+    classes = np.count_nonzero(np.unique(index.gallery.labels) >= 0)
     percent = None if index.calibration is None else 100 * index.calibration.error_rate
 
     def search(path: str | None, error_percent: float | None) -> tuple[Any, str, str]:
@@ -156,7 +157,7 @@ def build_app(index: IDMLIndex, title: str = "Image search") -> Any:
 
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(600, 600)) as app:
-        gr.Markdown(f"# {title}\n{len(index)} images of {len(index.gallery.class_means.labels)} classes")
+        gr.Markdown(f"# {title}\n{len(index)} images of {classes} classes")
         with gr.Tab("Search"):
             state = gr.State()
             with gr.Row():

@@ -2,5 +2,6 @@
 
 from .calibration import Calibration, fit_calibration
 from .risk_control import RiskControl
+from .verdict import Verdict
 
-__all__ = ["Calibration", "RiskControl", "fit_calibration"]
+__all__ = ["Calibration", "RiskControl", "Verdict", "fit_calibration"]

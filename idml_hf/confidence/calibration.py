@@ -11,6 +11,7 @@ import numpy as np
 from .features import SIGNALS
 from .labelled_queries import JudgedQueries
 from .risk_control import RiskControl
+from .verdict import Verdict
 
 DELTA = 0.05
 _FIT_SHARE = 1 / 3  # of the classes, to fit the few weights; the promise is tested on the others
@@ -54,16 +55,15 @@ class Calibration:
         probability = 1 / (1 + np.exp(-(z @ np.asarray(self.weights) + self.bias)))
         return np.where(_copies(signals), 1.0, probability)
 
-    def judge(self, signals: np.ndarray, error_rate: float | None = None) -> dict[str, Any]:
-        """`confidence` (Q,), `abstained` (Q,) and the `error_rate` that is kept by abstaining."""
+    def predict(self, signals: np.ndarray, error_rate: float | None = None) -> Verdict:
+        """The verdict on queries with these `SIGNALS` (Q, len(SIGNALS)); `error_rate` None keeps the usual promise."""
         error_rate = self.error_rate if error_rate is None else error_rate
         # an engine may have found nothing at all
         found = np.isfinite(signals).all(1)
         confidence = np.where(found, self.confidence(np.where(found[:, None], signals, 0)), 0)
         threshold = self.risk.threshold(error_rate)
         # without a promise only queries that are in the gallery themselves are answered
-        abstained = confidence < (1.0 if threshold is None else threshold)
-        return {"confidence": confidence, "abstained": abstained, "error_rate": error_rate}
+        return Verdict(confidence, 1.0 if threshold is None else threshold, error_rate)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

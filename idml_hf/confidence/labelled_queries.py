@@ -8,13 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from idml_hf.data import ImageSet
-from idml_hf.embedding import Embeddings
-from idml_hf.index.gallery import Gallery
 from idml_hf.search.exact import top_k
 
-from .class_means import ClassMeans
-from .features import DEPTH, Matches, match_signals
+from .collection import Collection
+from .features import DEPTH, Matches, OwnImages, match_signals
 
 
 @dataclass(frozen=True)
@@ -53,38 +50,6 @@ class JudgedQueries:
     lone: int = 0
 
 
-def labelled_queries(embeddings: Embeddings, images: ImageSet) -> LabelledQueries:
-    """The images whose class is known.
-
-    Raises:
-        ValueError: if no class is known.
-    """
-    if not isinstance(images, ImageSet) or not (images.labels >= 0).any():
-        raise ValueError("calibration takes labelled images: put each class into a folder of its own")
-    known = np.flatnonzero(images.labels >= 0)
-    groups = None if images.groups is None else images.groups[known]
-    return LabelledQueries(
-        embeddings.semantic[known],
-        embeddings.uncertainty_embeds[known],
-        images.labels[known],
-        images.class_names,
-        groups,
-    )
-
-
-def queries_of(gallery: Gallery) -> LabelledQueries:
-    """The images of a gallery whose class is known.
-
-    Raises:
-        ValueError: if no class is known.
-    """
-    known = np.flatnonzero(gallery.labels >= 0)
-    if not len(known):
-        raise ValueError("calibration takes labelled images: the classes of those in the index are not known")
-    rows = gallery.semantic[known], gallery.uncertainty_embeds[known]
-    return LabelledQueries(*rows, gallery.labels[known], gallery.class_names)
-
-
 def judge_among_themselves(
     queries: LabelledQueries, metric: str = "cosine", tau: float = 5.0, device: torch.device | str = "cpu"
 ) -> JudgedQueries:
@@ -116,23 +81,17 @@ def judge_among_themselves(
         return Matches(scores.numpy(), positions.numpy())
 
     matches = search(counted, (codes[counted], codes))
-    first = matches.positions[:, 0]
-    their_matches = search(first)
-    rows = queries.semantic[counted]
-    class_margin = ClassMeans.of(queries.semantic, labels).margin(
-        rows,
-        labels[first],
-        np.einsum("qd,qd->q", rows, queries.semantic[first]),
-        labels[counted],
-        ClassMeans.of(queries.semantic, codes).sums[codes[counted]],
-    )
-    uncertainty = np.linalg.norm(queries.uncertainty_embeds, axis=1)
-    ignored = codes[their_matches.positions] == codes[counted, None]
+    collection = Collection(queries.semantic, np.linalg.norm(queries.uncertainty_embeds, axis=1), labels)
     signals = match_signals(
-        matches, their_matches, labels, class_margin, uncertainty[counted], uncertainty[first], ignored
+        collection,
+        queries.semantic[counted],
+        collection.uncertainty[counted],
+        matches,
+        search,
+        OwnImages(labels[counted], codes[counted], codes),
     )
-    correct = labels[first] == labels[counted]
+    correct = labels[matches.positions[:, 0]] == labels[counted]
     return JudgedQueries(signals, correct, queries.labels[counted], len(everything) - len(counted))
 
 
-__all__ = ["JudgedQueries", "LabelledQueries", "judge_among_themselves", "labelled_queries", "queries_of"]
+__all__ = ["JudgedQueries", "LabelledQueries", "judge_among_themselves"]

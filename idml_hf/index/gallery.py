@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from idml_hf.confidence.class_means import ClassMeans
+from idml_hf.confidence.collection import Collection
 from idml_hf.data import ImageSet
 from idml_hf.embedding import Embeddings
 
@@ -126,9 +126,9 @@ class Gallery:
         return cls(arrays["semantic"], arrays["uncertainty"], ids, labels, tuple(class_names), paths, thumbnails)
 
     @cached_property
-    def class_means(self) -> ClassMeans:
-        """The mean direction of each class."""
-        return ClassMeans.of(self.semantic, self.labels)
+    def collection(self) -> Collection:
+        """What the confidence of a search knows of these images."""
+        return Collection(self.semantic, np.linalg.norm(self.uncertainty_embeds, axis=1), self.labels)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The columns worth mapping from files."""

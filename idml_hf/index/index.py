@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from idml_hf.confidence.calibration import DELTA, Calibration, fit_calibration
-from idml_hf.confidence.labelled_queries import judge_among_themselves, labelled_queries, queries_of
+from idml_hf.confidence.labelled_queries import judge_among_themselves
 from idml_hf.data import ImageSet, load_images
 from idml_hf.embedding import Embeddings, embed_dataset
 from idml_hf.embedding_shards import read_shards
@@ -18,6 +18,7 @@ from idml_hf.image_processing_idml import IDMLImageProcessor
 from idml_hf.modeling_idml import IDMLModel
 from idml_hf.search.engines import create_engine
 
+from .calibration_images import labelled_queries, queries_of
 from .duplicates import NearDuplicates, near_duplicates, near_duplicates_by
 from .gallery import Gallery
 from .model_reference import ModelReference, load_model, processor_of

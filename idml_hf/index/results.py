@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from idml_hf.confidence.verdict import Verdict
+
 
 @dataclass(frozen=True, eq=False)
 class SearchResult:
@@ -21,9 +23,7 @@ class SearchResult:
         match_uncertainty: float32 (Q, k), uncertainty of the matches.
         uncertainty: float32 (Q,), uncertainty of the queries.
         metric: `"cosine"` or `"introspective"`.
-        confidence: float64 (Q,), probability that the first match is right; None for an index without calibration.
-        abstained: bool (Q,), whether the first match is too doubtful for `error_rate`; None without calibration.
-        error_rate: the promised share of wrong first matches among those not abstained from.
+        verdict: on the first matches; None for an index without calibration.
         queries: path of each query image, or its number.
     """
 
@@ -35,10 +35,28 @@ class SearchResult:
     match_uncertainty: np.ndarray
     uncertainty: np.ndarray
     metric: str = "cosine"
-    confidence: np.ndarray | None = None
-    abstained: np.ndarray | None = None
-    error_rate: float | None = None
+    verdict: Verdict | None = None
     queries: tuple[str, ...] = ()
+
+    @property
+    def confidence(self) -> np.ndarray | None:
+        """float64 (Q,), probability that the first match is right; None for an index without calibration."""
+        return None if self.verdict is None else self.verdict.confidence
+
+    @property
+    def abstained(self) -> np.ndarray | None:
+        """Whether the first match is too doubtful for `error_rate`, bool (Q,); None without calibration."""
+        return None if self.verdict is None else self.verdict.abstained
+
+    @property
+    def error_rate(self) -> float | None:
+        """The promised share of wrong first matches among those not abstained from; None without calibration."""
+        return None if self.verdict is None else self.verdict.error_rate
+
+    @property
+    def bar(self) -> float | None:
+        """The confidence that an answer takes; None without calibration."""
+        return None if self.verdict is None else self.verdict.bar
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -62,8 +80,9 @@ class SearchResult:
         return {
             "query": self.queries[row] if self.queries else str(row),
             "uncertainty": float(self.uncertainty[row]),
-            "confidence": None if self.confidence is None else float(self.confidence[row]),
-            "abstained": None if self.abstained is None else bool(self.abstained[row]),
+            "confidence": None if self.verdict is None else float(self.verdict.confidence[row]),
+            "bar": self.bar,
+            "abstained": None if self.verdict is None else bool(self.verdict.abstained[row]),
             "error_rate": self.error_rate,
             "metric": self.metric,
             "matches": matches,

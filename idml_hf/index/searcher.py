@@ -59,10 +59,12 @@ class Searcher:
         if error_rate is not None and calibration is None:
             raise ValueError(f"the index is not calibrated for {metric} search: it can promise no error rate")
         matches = self._matches(semantic, uncertainty_embeds, k if calibration is None else max(k, DEPTH), metric)
-        verdict: dict[str, Any] = {}
+        verdict = None
         if calibration is not None:
-            verdict = calibration.judge(self._signals(semantic, uncertainty_embeds, matches, metric), error_rate)
-        return self._result(matches.best(k), uncertainty_embeds, metric=metric, queries=tuple(queries), **verdict)
+            verdict = calibration.predict(self._signals(semantic, uncertainty_embeds, matches, metric), error_rate)
+        return self._result(
+            matches.best(k), uncertainty_embeds, metric=metric, queries=tuple(queries), verdict=verdict
+        )
 
     def judge(self, queries: LabelledQueries, metric: str) -> JudgedQueries:
         """The first matches in the gallery of queries that it does not hold; classes are matched by their names."""
@@ -109,18 +111,13 @@ class Searcher:
     def _signals(
         self, semantic: np.ndarray, uncertainty_embeds: np.ndarray, matches: Matches, metric: str
     ) -> np.ndarray:
-        gallery, first = self.gallery, matches.positions[:, 0]
-        distinct, inverse = np.unique(first, return_inverse=True)
-        theirs = self._matches(gallery.semantic[distinct], gallery.uncertainty_embeds[distinct], DEPTH, metric)
-        similarity = np.einsum("qd,qd->q", semantic, gallery.semantic[first])
-        return match_signals(
-            matches.best(DEPTH),
-            Matches(theirs.scores[inverse], theirs.positions[inverse]),
-            gallery.labels,
-            gallery.class_means.margin(semantic, gallery.labels[first], similarity),
-            np.linalg.norm(uncertainty_embeds, axis=1),
-            np.linalg.norm(gallery.uncertainty_embeds[first], axis=1),
-        )
+        gallery = self.gallery
+
+        def search(positions: np.ndarray) -> Matches:
+            return self._matches(gallery.semantic[positions], gallery.uncertainty_embeds[positions], DEPTH, metric)
+
+        uncertainty = np.linalg.norm(uncertainty_embeds, axis=1)
+        return match_signals(gallery.collection, semantic, uncertainty, matches, search)
 
     def _result(self, matches: Matches, uncertainty_embeds: np.ndarray, **fields: Any) -> SearchResult:
         gallery, positions = self.gallery, matches.positions

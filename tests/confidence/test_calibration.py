@@ -10,7 +10,8 @@ import pytest
 from idml_hf import IDMLIndex, IDMLModel
 from idml_hf.confidence.calibration import Calibration, fit_calibration
 from idml_hf.confidence.class_means import ClassMeans
-from idml_hf.confidence.features import SIGNALS, Matches, match_signals
+from idml_hf.confidence.collection import Collection
+from idml_hf.confidence.features import SIGNALS, Matches, OwnImages, match_signals
 from idml_hf.confidence.labelled_queries import JudgedQueries, LabelledQueries, judge_among_themselves
 from idml_hf.data import ImageSet, load_images
 from idml_hf.index.gallery import unit_rows
@@ -51,14 +52,28 @@ def index_of(queries: LabelledQueries) -> IDMLIndex:
 def test_signals_of_a_hand_made_gallery() -> None:
     labels = np.array([0, 0, 1, -1])
     matches = Matches(np.array([[0.9, 0.8, 0.5, 0.4], [0.7, 0.6, 0.2, 0.1]]), np.array([[0, 1, 2, 3], [3, 0, 1, 2]]))
-    theirs = Matches(np.array([[1.0, 0.75, 0.3, 0.1], [1.0, 0.3, 0.2, 0.0]]), np.array([[0, 1, 3, 2], [3, 0, 1, 2]]))
-    given = np.array([0.25, 0.35]), np.array([2.0, 3.0]), np.array([4.0, 5.0])
-    found = match_signals(matches, theirs, labels, *given)
-    # the second query's match is of unknown class: the next item counts as of another, none agrees
-    expected = [[0.9, 0.4, 0.6, 0.25, 0.1, 2.0, 4.0], [0.7, 0.1, 0.4, 0.35, 0.0, 3.0, 5.0]]
-    assert found == pytest.approx(np.array(expected))
-    ignored = np.array([[False, False, True, False], [False] * 4])
-    found = match_signals(matches, theirs, labels, *given, ignored)
+    theirs = {
+        0: ([1.0, 0.75, 0.3, 0.1], [0, 1, 3, 2]),
+        3: ([1.0, 0.3, 0.2, 0.0], [3, 0, 1, 2]),
+    }
+
+    def search(positions: np.ndarray) -> Matches:
+        rows = [theirs[int(position)] for position in positions]
+        return Matches(np.array([scores for scores, _ in rows]), np.array([found for _, found in rows]))
+
+    collection = Collection(np.eye(4, dtype=np.float32), np.array([4.0, 6.0, 7.0, 5.0]), labels)
+    asked = np.array([[0.6, 0.0, 0.8, 0.0], [0.0, 0.0, 0.6, 0.8]], dtype=np.float32)
+    found = match_signals(collection, asked, np.array([2.0, 3.0]), matches, search)
+    # the second query's match is of unknown class: the next item counts as of another, none agrees, and its similarity
+    # stands for that of its class
+    margins = [0.6 / np.sqrt(2) - 0.8, 0.8 - 0.6]
+    expected = [[0.9, 0.4, 0.6, margins[0], 0.1, 2.0, 4.0], [0.7, 0.1, 0.4, margins[1], 0.0, 3.0, 5.0]]
+    assert found == pytest.approx(np.array(expected), abs=1e-6)
+    own = OwnImages(np.array([1, 1]), np.array([7, 8]), np.array([8, 8, 7, 9]))
+    found = match_signals(collection, asked, np.array([2.0, 3.0]), matches, search, own)
+    assert found[0, SIGNALS.index("mutual_margin")] == pytest.approx(0.9 - 0.3)
+    theirs[0] = ([1.0, 0.75, 0.3, 0.1], [0, 1, 2, 3])
+    found = match_signals(collection, asked, np.array([2.0, 3.0]), matches, search, own)
     assert found[0, SIGNALS.index("mutual_margin")] == pytest.approx(0.9 - 0.1)
 
 

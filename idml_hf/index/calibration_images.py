@@ -1,0 +1,46 @@
+"""The labelled images that an index is calibrated with."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from idml_hf.confidence.labelled_queries import LabelledQueries
+from idml_hf.data import ImageSet
+from idml_hf.embedding import Embeddings
+
+from .gallery import Gallery
+
+
+def labelled_queries(embeddings: Embeddings, images: ImageSet) -> LabelledQueries:
+    """The images whose class is known.
+
+    Raises:
+        ValueError: if no class is known.
+    """
+    if not isinstance(images, ImageSet) or not (images.labels >= 0).any():
+        raise ValueError("calibration takes labelled images: put each class into a folder of its own")
+    known = np.flatnonzero(images.labels >= 0)
+    groups = None if images.groups is None else images.groups[known]
+    return LabelledQueries(
+        embeddings.semantic[known],
+        embeddings.uncertainty_embeds[known],
+        images.labels[known],
+        images.class_names,
+        groups,
+    )
+
+
+def queries_of(gallery: Gallery) -> LabelledQueries:
+    """The images of a gallery whose class is known.
+
+    Raises:
+        ValueError: if no class is known.
+    """
+    known = np.flatnonzero(gallery.labels >= 0)
+    if not len(known):
+        raise ValueError("calibration takes labelled images: the classes of those in the index are not known")
+    rows = gallery.semantic[known], gallery.uncertainty_embeds[known]
+    return LabelledQueries(*rows, gallery.labels[known], gallery.class_names)
+
+
+__all__ = ["labelled_queries", "queries_of"]

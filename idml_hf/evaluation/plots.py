@@ -7,15 +7,13 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from idml_hf.metric_names import SIGNALS, metric
+
 from .retrieval import Ranking
 from .sheets import RIGHT, WRONG
 from .uncertainty import free_signals, is_constant, risk_coverage
 
-_SIGNALS = {
-    "max_similarity": ("max similarity", "#1b9e77"),
-    "margin": ("margin", "#7570b3"),
-    "norm": ("embedding norm", "#666666"),
-}
+_COLORS = {"": "#d95f02", "max_similarity": "#1b9e77", "margin": "#7570b3", "norm": "#666666"}
 
 
 def risk_coverage_plot(ranking: Ranking, uncertainty: Any, norms: Any = None) -> Figure:
@@ -31,15 +29,13 @@ def risk_coverage_plot(ranking: Ranking, uncertainty: Any, norms: Any = None) ->
     axes = figure.add_subplot()
     values = np.asarray(uncertainty)[counted]
     if not is_constant(values):
-        _draw_curve(axes, -values, correct, "uncertainty", color="#d95f02", linewidth=2.5, zorder=3)
+        _draw_curve(axes, -values, correct, SIGNALS[""].title, color=_COLORS[""], linewidth=2.5, zorder=3)
     for name, certainty in free_signals(ranking, norms).items():
-        label, color = _SIGNALS[name]
-        _draw_curve(axes, certainty[counted], correct, label, color=color, linewidth=1.2)
+        _draw_curve(axes, certainty[counted], correct, SIGNALS[name].title, color=_COLORS[name], linewidth=1.2)
     _draw_curve(axes, correct, correct, "perfect order", color="black", linewidth=1, linestyle=":")
     axes.axhline(np.mean(~correct), color="black", linewidth=1, linestyle="--", label="random order")
-    axes.set(
-        xlabel="share of queries answered, most certain first", ylabel="error (1 - R@1)", xlim=(0, 1), ylim=(0, None)
-    )
+    axes.set(xlabel="share of queries answered, most certain first", xlim=(0, 1), ylim=(0, None))
+    axes.set_ylabel(f"error ({metric('error_rate').name})")
     axes.legend(fontsize=8)
     return figure
 
@@ -66,4 +62,4 @@ def uncertainty_histogram(ranking: Ranking, uncertainty: Any) -> Figure:
 
 def _draw_curve(axes: Any, certainty: np.ndarray, correct: np.ndarray, name: str, **style: Any) -> None:
     coverage, risk = risk_coverage(certainty, correct)
-    axes.plot(coverage, risk, label=f"{name} (AURC {risk.mean():.3f})", **style)
+    axes.plot(coverage, risk, label=f"{name} ({metric('aurc').title} {risk.mean():.3f})", **style)

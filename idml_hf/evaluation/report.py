@@ -1,4 +1,4 @@
-"""The evaluation as tables, and as one HTML file with its pictures inside that opens without a network."""
+"""The evaluation as one HTML file with its pictures inside that opens without a network."""
 
 from __future__ import annotations
 
@@ -6,57 +6,22 @@ import base64
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
 import numpy as np
 
-from .corruptions import CORRUPTIONS
+from idml_hf.metric_tables import metric_tables
+
 from .plots import risk_coverage_plot, uncertainty_histogram
 from .sheets import NEUTRAL, RIGHT, WRONG, image_sheet, retrieval_sheet
-from .uncertainty import COVERAGES
 
 if TYPE_CHECKING:
     from .evaluator import Evaluation
 
-SIGNALS = {
-    "": "uncertainty",
-    "_max_similarity": "max similarity",
-    "_margin": "margin",
-    "_norm": "embedding norm",
-}
 _SHEET_IMAGES = 24
 _SHEET_QUERIES = 12
-
-
-@dataclass(frozen=True)
-class Table:
-    """A titled table of strings."""
-
-    title: str
-    note: str
-    head: list[str]
-    rows: list[list[str]]
-
-    def __str__(self) -> str:
-        lines = [self.head, *self.rows]
-        widths = [max(len(line[column]) for line in lines) for column in range(len(self.head))]
-        text = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
-        return "\n".join([self.title, *text])
-
-
-def metric_tables(metrics: dict[str, Any]) -> list[Table]:
-    """The metrics of an evaluation as tables for people; those that were not measured are left out.
-
-    Example:
-        >>> print(metric_tables({"protocol": "plain", "recall_at_1": 0.5, "mrr": 0.75})[0])
-        Retrieval
-        protocol     R@1     MRR
-           plain  0.5000  0.7500
-    """
-    return [table for table in (_retrieval(metrics), _uncertainty(metrics), _robustness(metrics)) if table.rows]
 
 
 def write_report(
@@ -136,54 +101,3 @@ def _png(save: Any, **options: Any) -> str:
     buffer = io.BytesIO()
     save(buffer, format="png", **options)
     return base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def _retrieval(metrics: dict[str, Any]) -> Table:
-    recalls = [key for key in metrics if key.startswith("recall_at_")]
-    keys = [*recalls, "r_precision", "map_at_r", "mrr", "nmi", "f1"]
-    keys = [key for key in keys if key in metrics]
-    names = {"r_precision": "RP", "map_at_r": "MAP@R", "mrr": "MRR", "nmi": "NMI", "f1": "F1"}
-    head = ["protocol", *(names.get(key, key.replace("recall_at_", "R@")) for key in keys)]
-    rows = [[metrics["protocol"], *(_number(metrics[key]) for key in keys)]]
-    if "plain_recall_at_1" in metrics:
-        rows.append(["plain", *(_number(metrics.get(f"plain_{key}", "")) for key in keys)])
-    note = "Under a grouped protocol, images of the query's class and group are ignored."
-    return Table("Retrieval", note, head, rows)
-
-
-def _uncertainty(metrics: dict[str, Any]) -> Table:
-    columns = {"auroc": "AUROC", "aurc": "AURC", "e_aurc": "e-AURC"}
-    columns |= {f"accuracy_at_{percent}_coverage": f"R@1 at {percent} %" for percent in COVERAGES}
-    rows = []
-    for suffix, name in SIGNALS.items():
-        keys = ["r_auroc" if not suffix and key == "auroc" else f"{key}{suffix}" for key in columns]
-        if keys[0] in metrics:
-            rows.append([name, *(_number(metrics[key]) for key in keys)])
-    note = (
-        "Does the signal know when the nearest image is wrong? AUROC: higher is better, chance is 0.5. "
-        "AURC: lower is better, chance is the error 1 - R@1. R@1 at c %: among the c % most certain queries."
-    )
-    return Table("Uncertainty", note, ["signal", *columns.values()], rows)
-
-
-def _robustness(metrics: dict[str, Any]) -> Table:
-    keys = ["crop_test", *(f"corruption_spearman_{name}" for name in CORRUPTIONS), "ood_auroc"]
-    keys = [key for key in keys if key in metrics]
-    rows = [
-        [name, *(_number(metrics.get(f"{key}{suffix}", "")) for key in keys)]
-        for suffix, name in SIGNALS.items()
-        if any(f"{key}{suffix}" in metrics for key in keys)
-    ]
-    names = {"crop_test": "crop", "ood_auroc": "OOD AUROC"}
-    head = ["signal", *(names.get(key, key.removeprefix("corruption_spearman_")) for key in keys)]
-    note = (
-        "Crop: share of images whose crop is less certain. Others: rank correlation with the strength of a corruption "
-        f"({metrics.get('robustness_images', 0)} images)."
-    )
-    return Table("Harder images", note, head, rows)
-
-
-def _number(value: Any) -> str:
-    if value is None:
-        return "undefined"
-    return value if isinstance(value, str) else f"{value:.4f}"

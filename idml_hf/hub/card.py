@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ from huggingface_hub import CardData, EvalResult, ModelCard, ModelCardData
 
 from idml_hf.data.licences import data_licence
 from idml_hf.data.registry import DATASETS
-from idml_hf.evaluation.report import metric_tables
 from idml_hf.hub import markdown
+from idml_hf.metric_names import SIGNALS, is_number, key_for, measured, metric
+from idml_hf.metric_tables import CLASSIFICATION, RETRIEVAL, metric_tables
 
 from .record import BASELINE_FILE, PICTURES, RunRecord
 
@@ -25,36 +25,8 @@ GENERATED = (
 )
 
 _TAGS = ("timm", "metric-learning", "image-retrieval", "uncertainty", "idml")
-_METRIC_NAMES = {
-    "recall_at_1": "Recall@1",
-    "recall_at_2": "Recall@2",
-    "recall_at_4": "Recall@4",
-    "recall_at_8": "Recall@8",
-    "r_precision": "R-Precision",
-    "map_at_r": "MAP@R",
-    "mrr": "MRR",
-    "nmi": "NMI",
-    "r_auroc": "R-AUROC of the uncertainty",
-    "aurc": "AURC of the uncertainty",
-    "top1": "Top-1 accuracy",
-    "top5": "Top-5 accuracy",
-    "ece": "ECE",
-    "nll": "NLL",
-}
-_COLUMNS = {
-    "recall_at_1": "R@1",
-    "recall_at_2": "R@2",
-    "recall_at_4": "R@4",
-    "recall_at_8": "R@8",
-    "r_precision": "RP",
-    "map_at_r": "MAP@R",
-    "mrr": "MRR",
-    "nmi": "NMI",
-    "top1": "top-1",
-    "top5": "top-5",
-    "ece": "ECE",
-    "nll": "NLL",
-}
+_HUB_RESULTS = (*RETRIEVAL, "r_auroc", "aurc", *CLASSIFICATION)
+_RESULTS = (*RETRIEVAL, *CLASSIFICATION)
 _SMALLER_REFERENCES = {"untrained_": "the trunk before training", "pixels_": "raw pixels"}
 _MODEL_SETTINGS = (
     "backbone",
@@ -186,11 +158,11 @@ def card_data(record: RunRecord, name: str, tags: Sequence[str] = ()) -> ModelCa
             dataset_revision=spec.revision if spec else None,
             dataset_args={"protocol": record.metrics["protocol"]} if "protocol" in record.metrics else None,
             metric_type=key,
-            metric_name=title,
+            metric_name=metric(key).name,
             metric_value=record.metrics[key],
         )
-        for key, title in _METRIC_NAMES.items()
-        if _is_number(record.metrics.get(key))
+        for key in measured(record.metrics, *_HUB_RESULTS)
+        if is_number(record.metrics[key])
     ]
     return ModelCardData(
         library_name="transformers",
@@ -230,7 +202,7 @@ def _keep_baseline(baseline: Path, folder: Path) -> None:
 
 def _results(record: RunRecord, prefix: str = "") -> str | None:
     """The model's results, and below them those of whatever it can be compared with."""
-    columns = [key for key in _COLUMNS if f"{prefix}{key}" in record.metrics]
+    columns = [key for key in measured(record.metrics, *_RESULTS) if f"{prefix}{key}" in record.metrics]
     if not columns:
         return None
     lines = {"**this model**": [record.metrics.get(f"{prefix}{key}") for key in columns]}
@@ -241,15 +213,11 @@ def _results(record: RunRecord, prefix: str = "") -> str | None:
             if f"{other}recall_at_1" in record.metrics:
                 lines[title] = [record.metrics.get(f"{other}{key}") for key in columns]
     rows = [[title, *map(_cell, values)] for title, values in lines.items()]
-    return markdown.table(["", *(_COLUMNS[key] for key in columns)], rows)
+    return markdown.table(["", *(metric(key).title for key in columns)], rows)
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.4f}" if _is_number(value) else ""
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return f"{value:.4f}" if is_number(value) else ""
 
 
 def _advice(record: RunRecord) -> str | None:
@@ -257,27 +225,23 @@ def _advice(record: RunRecord) -> str | None:
     metrics = record.metrics
     if metrics.get("uncertainty_is_constant"):
         return (
-            "The uncertainty of this model is the same for all images, so it says nothing. Use the similarity of the "
-            "best match instead."
+            "The uncertainty of this model is the same for all images, so it says nothing. Use "
+            f"{SIGNALS['max_similarity'].phrase} instead."
         )
     own: Any = metrics.get("r_auroc")
-    names = {
-        "max_similarity": "the similarity of the best match",
-        "margin": "the lead of the best match over the best one of another class",
-        "norm": "the norm of the embedding",
-    }
-    free = {name: metrics[f"auroc_{key}"] for key, name in names.items() if _is_number(metrics.get(f"auroc_{key}"))}
-    if not _is_number(own) or not free:
+    keys = {signal.phrase: key_for("auroc", signal.key) for signal in SIGNALS.values() if signal.key}
+    free = {phrase: metrics[key] for phrase, key in keys.items() if is_number(metrics.get(key))}
+    if not is_number(own) or not free:
         return None
-    best = max(free, key=free.__getitem__)
+    best, auroc = max(free, key=free.__getitem__), metric("auroc").title
     if own > free[best]:
         return (
-            f"On the test data the uncertainty foretells a wrong match better (AUROC {own:.3f}) than {best} does, "
-            f"which costs nothing (AUROC {free[best]:.3f})."
+            f"On the test data the uncertainty foretells a wrong match better ({auroc} {own:.3f}) than {best} does, "
+            f"which costs nothing ({auroc} {free[best]:.3f})."
         )
     return (
-        f"On the test data {best}, which costs nothing, foretells a wrong match better (AUROC {free[best]:.3f}) than "
-        f"the uncertainty does (AUROC {own:.3f}; 0.5 is chance). To decide which matches to trust, prefer it."
+        f"On the test data {best}, which costs nothing, foretells a wrong match better ({auroc} {free[best]:.3f}) "
+        f"than the uncertainty does ({auroc} {own:.3f}; 0.5 is chance). To decide which matches to trust, prefer it."
     )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from idml_hf.metric_names import metric
+
 
 @dataclass(frozen=True)
 class Column:
@@ -24,6 +26,12 @@ class Column:
     scale: float = 100.0
     digits: int = 1
     higher_is_better: bool = True
+
+    @classmethod
+    def of(cls, key: str) -> Column:
+        """The column of a metric, as the table of all metrics has it."""
+        entry = metric(key)
+        return cls(entry.paper, key, entry.scale, entry.digits, entry.higher_is_better is not False)
 
 
 @dataclass(frozen=True)
@@ -77,23 +85,16 @@ LOSS_ROWS = (
     ("ProxyAnchor", "IDML-PA", "proxy_anchor"),
 )
 
-RECALL_AT_1 = Column("R@1", "recall_at_1")
-RETRIEVAL_REST = (Column("NMI", "nmi"), Column("RP", "r_precision"), Column("M@R", "map_at_r"))
-RETRIEVAL_COLUMNS = (RECALL_AT_1, Column("R@2", "recall_at_2"), *RETRIEVAL_REST)
-SOP_COLUMNS = (RECALL_AT_1, Column("R@10", "recall_at_10"), *RETRIEVAL_REST)
+RECALL_AT_1 = Column.of("recall_at_1")
+RETRIEVAL_REST = tuple(map(Column.of, ("nmi", "r_precision", "map_at_r")))
+RETRIEVAL_COLUMNS = (RECALL_AT_1, Column.of("recall_at_2"), *RETRIEVAL_REST)
+SOP_COLUMNS = (RECALL_AT_1, Column.of("recall_at_10"), *RETRIEVAL_REST)
 # the plain loss, too, with what the model remembers of its training images
-WITH_REFERENCE = (
-    Column("R@1 with reference", "with_reference_recall_at_1"),
-    Column("M@R with reference", "with_reference_map_at_r"),
-)
-R_AUROC = Column("R-AUROC", "r_auroc", 1.0, 3)
-TOP1, TOP5 = Column("Top-1 Acc", "top1", digits=2), Column("Top-5 Acc", "top5", digits=2)
-# in thousandths, as usual for AURC
-AURC = Column("AURC", "aurc", 1000.0, 2, higher_is_better=False)
-CALIBRATION = (
-    Column("ECE", "ece", 100.0, 2, higher_is_better=False),
-    Column("NLL", "nll", 1.0, 4, higher_is_better=False),
-)
+WITH_REFERENCE = tuple(map(Column.of, ("with_reference_recall_at_1", "with_reference_map_at_r")))
+R_AUROC = Column.of("r_auroc")
+TOP1, TOP5 = Column.of("top1"), Column.of("top5")
+AURC = Column.of("aurc")
+CALIBRATION = tuple(map(Column.of, ("ece", "nll")))
 
 
 def retrieval_rows(

@@ -9,6 +9,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from idml_hf.metric_names import metric
+
 
 def plot_training(log: list[dict[str, Any]], path: Path) -> None:
     """Draw loss, uncertainty, and recall or accuracy on validation data (where measured) against epochs.
@@ -18,10 +20,10 @@ def plot_training(log: list[dict[str, Any]], path: Path) -> None:
         path: PNG file to write.
     """
     panels = [
-        ("loss", "training loss", [("loss", "loss")]),
-        ("uncertainty_mean", "uncertainty ‖u‖ in training", [("uncertainty_mean", "mean")]),
-        ("eval_recall_at_1", "validation classes", [("eval_recall_at_1", "R@1"), ("eval_map_at_r", "MAP@R")]),
-        ("eval_top1", "validation images", [("eval_top1", "top-1")]),
+        ("loss", "training loss", ["loss"]),
+        ("uncertainty_mean", "uncertainty ‖u‖ in training", ["uncertainty_mean"]),
+        ("eval_recall_at_1", "validation classes", ["eval_recall_at_1", "eval_map_at_r"]),
+        ("eval_top1", "validation images", ["eval_top1"]),
     ]
     panels = [panel for panel in panels if any(panel[0] in entry for entry in log)]
     figure = Figure(figsize=(4 * max(1, len(panels)), 3), layout="constrained")
@@ -31,9 +33,14 @@ def plot_training(log: list[dict[str, Any]], path: Path) -> None:
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
-        for key, label in lines:
+        for key in lines:
             points = [(entry["epoch"], entry[key]) for entry in log if key in entry]
-            axes.plot(*zip(*points, strict=True), label=label, marker="o" if len(points) < 40 else None, markersize=3)
+            axes.plot(
+                *zip(*points, strict=True),
+                label=metric(key).title,
+                marker="o" if len(points) < 40 else None,
+                markersize=3,
+            )
         if title.startswith("uncertainty"):
             entries = [entry for entry in log if "uncertainty_mean" in entry]
             epochs, means, spreads = (

@@ -58,6 +58,19 @@ class IDMLImageProcessor(TorchvisionBackend):
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     @classmethod
+    def for_model(cls, model: Any, revision: str | None = None) -> IDMLImageProcessor:
+        """The image processor saved beside a model, or the one that fits its backbone where there is none.
+
+        Args:
+            model: A model of this package; its `name_or_path` says where it was loaded from.
+            revision: Commit, tag or branch, for a model from the Hub.
+        """
+        if model.name_or_path:
+            with contextlib.suppress(OSError):
+                return cls.from_pretrained(model.name_or_path, revision=revision or "main")
+        return cls.from_backbone(model.config.backbone, image_size=model.config.image_size)
+
+    @classmethod
     def from_timm(
         cls, data_config: dict[str, Any], image_size: int | None = None, crop_pct: float | None = None
     ) -> IDMLImageProcessor:

@@ -236,15 +236,30 @@ class IDMLPreTrainedModel(PreTrainedModel):
             raise ValueError(f"{name} is not a whole {cls.__name__}: it lacks {len(missing)} weights, as {missing[0]}")
         return model
 
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        is_main_process: bool = True,
+        *args: Any,
+        push_to_hub: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Save a folder that transformers and sentence-transformers open, with an image processor.
+
+        Takes the arguments of transformers' method of this name.
+        """
+        to_push = {name: kwargs.pop(name) for name in ("repo_id", "commit_message", "private") if name in kwargs}
+        super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
+        hub = _hub()
+        if hub is not None and is_main_process:
+            hub.complete_saved_folder(self, save_directory)
+        if push_to_hub:
+            self.push_to_hub(to_push.pop("repo_id", Path(save_directory).name), token=kwargs.get("token"), **to_push)
+
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:
         """Push the model with its image processor and a model card; see [`idml_hf.hub.push_model`]."""
-        try:
-            hub = importlib.import_module("idml_hf.hub")
-        except ModuleNotFoundError as error:
-            if error.name != "idml_hf":
-                raise
-            return super().push_to_hub(repo_id, **kwargs)  # this file has travelled without its package
-        return hub.push_model(self, repo_id, **kwargs)
+        hub = _hub()
+        return super().push_to_hub(repo_id, **kwargs) if hub is None else hub.push_model(self, repo_id, **kwargs)
 
     @property
     def trunk(self) -> Any:
@@ -561,6 +576,16 @@ def _download_trunk(config: IDMLConfig) -> Any:
         raise OSError(
             f"The pretrained weights of {config.backbone!r} could not be downloaded ({reason}). {advice}"
         ) from error
+
+
+def _hub() -> Any:
+    """The module that shares models; None where this file has travelled without its package."""
+    try:
+        return importlib.import_module("idml_hf.hub")
+    except ModuleNotFoundError as error:
+        if error.name != "idml_hf":
+            raise
+        return None
 
 
 def _where(kwargs: dict[str, Any]) -> dict[str, Any]:

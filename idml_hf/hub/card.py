@@ -9,13 +9,14 @@ from typing import Any
 
 import jinja2
 from huggingface_hub import CardData, EvalResult, ModelCard, ModelCardData
+from transformers.modelcard import make_markdown_table
 
 from idml_hf.data.licences import data_licence
 from idml_hf.data.registry import DATASETS
-from idml_hf.hub import markdown
 from idml_hf.metric_names import SIGNALS, is_number, key_for, measured, metric
 from idml_hf.metric_tables import CLASSIFICATION, RETRIEVAL, metric_tables
 
+from .escaping import code, plain
 from .record import BASELINE_FILE, PICTURES, RunRecord
 
 CARD_FILE = "README.md"
@@ -116,7 +117,7 @@ def render_card(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"plain": markdown.plain, "code": markdown.code, "string": json.dumps}
+    environment.filters |= {"plain": plain, "code": code, "string": json.dumps}
     licence = data_licence(record.dataset)
     spec = DATASETS.get(record.dataset or "")
     body = environment.get_template("model_card.md.jinja").render(
@@ -132,7 +133,7 @@ def render_card(
         results=_results(record),
         plain_results=_results(record, "plain_"),
         measured=[
-            (entry.title, entry.note, markdown.table(entry.head, entry.rows))
+            (entry.title, entry.note, _table(entry.head, entry.rows))
             for entry in metric_tables({"protocol": "", **record.metrics})
             if entry.title != "Retrieval"
         ],
@@ -213,7 +214,7 @@ def _results(record: RunRecord, prefix: str = "") -> str | None:
             if f"{other}recall_at_1" in record.metrics:
                 lines[title] = [record.metrics.get(f"{other}{key}") for key in columns]
     rows = [[title, *map(_cell, values)] for title, values in lines.items()]
-    return markdown.table(["", *(metric(key).title for key in columns)], rows)
+    return _table(["", *(metric(key).title for key in columns)], rows)
 
 
 def _cell(value: Any) -> str:
@@ -248,8 +249,13 @@ def _advice(record: RunRecord) -> str | None:
 def _settings(record: RunRecord) -> str | None:
     model = {key: record.config[key] for key in _MODEL_SETTINGS if record.config.get(key) is not None}
     run = {key: value for key, value in record.settings.items() if value not in (None, {}, "") and key not in model}
-    rows = [[markdown.code(key), markdown.code(value)] for key, value in (model | run).items()]
-    return markdown.table(["setting", "value"], rows, numbers=False) if rows else None
+    rows = [[code(key), code(value)] for key, value in (model | run).items()]
+    return _table(["setting", "value"], rows) if rows else None
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of cells that are Markdown already."""
+    return make_markdown_table([dict(zip(head, row, strict=True)) for row in rows]).strip()
 
 
 def validate_card(text: str) -> CardData:

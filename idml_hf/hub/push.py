@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import re
 import shutil
@@ -19,14 +20,14 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
 )
 from safetensors import SafetensorError, safe_open
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from idml_hf.configuration_idml import IDMLConfig
-from idml_hf.index.model_reference import processor_of
-from idml_hf.modeling_idml import IDMLPreTrainedModel
+from idml_hf.image_processing_idml import IDMLImageProcessor
 
 from .card import CARD_FILE, is_generated, render_card, validate_card
-from .record import BASELINE_FILE, METRICS_FILE, PICTURES, RUN_FILE, RunRecord, public_files, read_json
+from .record import BASELINE_FILE, METRICS_FILE, PICTURES, RUN_FILE, RunRecord, public_files, read_if_there
 from .remote_code import remote_code_files
 from .sentence_transformers_config import sentence_transformers_files
 
@@ -87,7 +88,7 @@ def push_folder(
 
 
 def push_model(
-    model: IDMLPreTrainedModel,
+    model: PreTrainedModel,
     repo_id: str,
     *,
     commit_message: str | None = None,
@@ -99,7 +100,7 @@ def push_model(
     with_code: bool = False,
     **commit: Any,
 ) -> CommitInfo:
-    """Push a model that is in memory, with its image processor and a model card.
+    """Push a model of this package that is in memory, with its image processor and a model card.
 
     If it was loaded from a run's folder and its weights are still the ones there, the results and pictures of that run
     go with it. If they have changed, nothing is claimed about them.
@@ -110,7 +111,7 @@ def push_model(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model.save_pretrained(folder, max_shard_size=max_shard_size)
-        processor_of(model).save_pretrained(folder)
+        IDMLImageProcessor.for_model(model).save_pretrained(folder)
         source = Path(model.name_or_path or os.devnull)
         if _same_weights(folder, source):
             for record in (*RECORDS, CARD_FILE):
@@ -154,7 +155,7 @@ def collect_files(
 
 
 def _weights(folder: Path) -> Files:
-    index = read_json(folder / SHARDS)
+    index = read_if_there(folder / SHARDS)
     names = sorted(set(index.get("weight_map", {}).values())) or [WEIGHTS]
     for name in names:
         if not (folder / name).is_file():
@@ -178,7 +179,7 @@ def _index(folder: Path) -> Files:
 
 def _same_weights(folder: Path, source: Path) -> bool:
     names = [path.name for path in folder.glob("*.safetensors")]
-    return all((source / n).is_file() and (source / n).read_bytes() == (folder / n).read_bytes() for n in names)
+    return all((source / n).is_file() and filecmp.cmp(source / n, folder / n, shallow=False) for n in names)
 
 
 def _push(

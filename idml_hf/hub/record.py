@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from idml_hf.files import read_json
+
 METRICS_FILE = "metrics.json"
 RUN_FILE = "run.json"
 BASELINE_FILE = "baseline_metrics.json"
@@ -53,9 +55,9 @@ class RunRecord:
             raise FileNotFoundError(f"{folder} holds no model: it has no config.json")
         return cls(
             config=read_json(folder / "config.json"),
-            metrics=read_json(folder / METRICS_FILE),
-            settings=public_settings(read_json(folder / RUN_FILE)),
-            baseline=read_json(folder / BASELINE_FILE),
+            metrics=read_if_there(folder / METRICS_FILE),
+            settings=public_settings(read_if_there(folder / RUN_FILE)),
+            baseline=read_if_there(folder / BASELINE_FILE),
             pictures=tuple(name for name in PICTURES if (folder / name).is_file()),
         )
 
@@ -71,21 +73,9 @@ class RunRecord:
         return None if name is None else without_folders(str(name))
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; an empty one if there is no such file.
-
-    Raises:
-        ValueError: naming the file if it is not JSON, or no object.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} should hold a JSON object")
-    return content
+def read_if_there(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; an empty one if there is no such file."""
+    return read_json(path) if path.is_file() else {}
 
 
 def public_settings(run: dict[str, Any]) -> dict[str, Any]:
@@ -106,9 +96,9 @@ def public_files(folder: Path) -> dict[str, bytes]:
     for name in (METRICS_FILE, BASELINE_FILE):
         files[name] = {
             key: without_folders(value) if isinstance(value, str) else value
-            for key, value in read_json(folder / name).items()
+            for key, value in read_if_there(folder / name).items()
         }
-    run = read_json(folder / RUN_FILE)
+    run = read_if_there(folder / RUN_FILE)
     files[RUN_FILE] = run | {"run": public_settings(run)} if run else {}
     return {name: json.dumps(content, indent=2).encode() for name, content in files.items() if content}
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
 import timm
 from transformers.dynamic_module_utils import get_relative_import_files
 
-from idml_hf import configuration_idml, image_processing_idml, modeling_idml
+import idml_hf.architectures  # noqa: F401  # registers what timm lacks
+from idml_hf.files import read_json
 
-from .record import RunRecord, read_json
+from .record import RunRecord
 
 _LICENCE = b"# Part of idml_hf. SPDX-License-Identifier: Apache-2.0\n"
 
@@ -33,7 +35,7 @@ def remote_code_files(folder: str | Path) -> dict[str, bytes]:
     folder = Path(folder)
     record = RunRecord.read(folder)
     backbone = record.config.get("backbone", "").split(".")[0]
-    if backbone in timm.list_models() and timm.model_entrypoint(backbone).__module__.split(".")[0] != "timm":
+    if timm.is_model(backbone) and timm.model_entrypoint(backbone).__module__.split(".")[0] != "timm":
         raise ValueError(f"{backbone} is an architecture of idml_hf, not of timm: push it without its code")
     if record.is_classifier:
         model = {"AutoModelForImageClassification": "modeling_idml.IDMLForImageClassification"}
@@ -49,9 +51,17 @@ def remote_code_files(folder: str | Path) -> dict[str, bytes]:
 
 
 def _modules() -> dict[str, bytes]:
-    roots = [str(module.__file__) for module in (configuration_idml, modeling_idml, image_processing_idml)]
+    # by their paths, since what stands below the model does not import it
+    roots = [_path(name) for name in ("configuration_idml", "modeling_idml", "image_processing_idml")]
     paths = {path for root in roots for path in (root, *get_relative_import_files(root))}
     return {Path(path).name: _LICENCE + Path(path).read_bytes() for path in sorted(paths)}
+
+
+def _path(name: str) -> str:
+    spec = importlib.util.find_spec(f"idml_hf.{name}")
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError(f"This installation of idml_hf lacks the file {name}.py")
+    return spec.origin
 
 
 def _with_entry(path: Path, auto_map: dict[str, str]) -> bytes:

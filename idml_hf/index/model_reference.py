@@ -135,13 +135,8 @@ def load_model(source: IDMLPreTrainedModel | str | Path, revision: str | None = 
 
 
 def processor_of(model: IDMLModel, revision: str | None = None) -> IDMLImageProcessor:
-    """The image processor saved beside a model, or the one that fits its trunk if there is none."""
-    if model.name_or_path:
-        try:
-            return IDMLImageProcessor.from_pretrained(model.name_or_path, revision=revision or "main")
-        except OSError:
-            pass
-    return IDMLImageProcessor.from_backbone(model.config.backbone, image_size=model.config.image_size)
+    """The same as [`IDMLImageProcessor.for_model`]."""
+    return IDMLImageProcessor.for_model(model, revision)
 
 
 __all__ = ["ModelMismatchError", "ModelReference", "load_model", "processor_of", "weights_sha256"]

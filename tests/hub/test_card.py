@@ -19,6 +19,11 @@ def python_blocks(card: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", card, flags=re.MULTILINE | re.DOTALL)
 
 
+def read_card(folder: Path, *arguments: object, **options: object) -> str:
+    """The card, with the cells of its tables as wide as what they hold."""
+    return re.sub(r" +\|", " |", write_model_card(folder, *arguments, **options).read_text())
+
+
 def change(path: Path, **changes: object) -> None:
     content = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
@@ -47,7 +52,7 @@ def test_the_hub_accepts_the_metadata(run_folder, classifier_folder, hub):
 
 
 def test_text_shows_results_pictures_data_and_settings(run_folder):
-    text = write_model_card(run_folder).read_text()
+    text = read_card(run_folder)
     metrics = json.loads((run_folder / "metrics.json").read_text())
     assert f"| **this model** | {metrics['recall_at_1']:.4f} |" in text
     assert f"| **this model** | {metrics['plain_recall_at_1']:.4f} |" in text
@@ -68,8 +73,8 @@ def test_the_plain_baseline_stands_beside_the_model_and_stays(run_folder, tmp_pa
     baseline.mkdir()
     (baseline / "metrics.json").write_text(json.dumps(metrics | {"recall_at_1": 0.123, "form": "none"}))
     for text in (
-        write_model_card(run_folder, baseline=baseline).read_text(),
-        write_model_card(run_folder).read_text(),
+        read_card(run_folder, baseline=baseline),
+        read_card(run_folder),
     ):
         assert "| plain loss, otherwise the same | 0.1230 |" in text
         assert "not recorded, so these numbers" not in text
@@ -78,7 +83,7 @@ def test_the_plain_baseline_stands_beside_the_model_and_stays(run_folder, tmp_pa
 
 
 def test_no_path_of_the_machine_is_told(run_folder):
-    text = write_model_card(run_folder, "org/name").read_text()
+    text = read_card(run_folder, "org/name")
     assert "/home/someone" not in text and str(run_folder) not in text
     assert "| `weights` | `tf_efficientnet_lite0.in1k.safetensors` |" in text
     assert "`output`" not in text and "`root`" not in text and "`workers`" not in text
@@ -87,7 +92,7 @@ def test_no_path_of_the_machine_is_told(run_folder):
 @pytest.mark.parametrize("gone", ["metrics.json", "run.json", "risk_coverage.png", "training_curve.png"])
 def test_what_is_missing_is_left_out(run_folder, gone):
     (run_folder / gone).unlink()
-    text = write_model_card(run_folder).read_text()
+    text = read_card(run_folder)
     validate_card(text)
     assert f"({gone})" not in text
     assert ("## Results" in text) == (gone != "metrics.json")
@@ -96,7 +101,7 @@ def test_what_is_missing_is_left_out(run_folder, gone):
 def test_a_model_alone_gets_a_card(run_folder):
     for name in ("metrics.json", "run.json", "risk_coverage.png", "training_curve.png"):
         (run_folder / name).unlink()
-    text = write_model_card(run_folder).read_text()
+    text = read_card(run_folder)
     assert validate_card(text).eval_results is None
     assert "licence of the training data was not recorded" in text
     assert python_blocks(text)
@@ -106,7 +111,7 @@ def test_values_that_are_undefined_are_no_results(run_folder):
     change(run_folder / "metrics.json", uncertainty_is_constant=True)
     content = json.loads((run_folder / "metrics.json").read_text()) | {"r_auroc": None, "aurc": None}
     (run_folder / "metrics.json").write_text(json.dumps(content))
-    text = write_model_card(run_folder).read_text()
+    text = read_card(run_folder)
     assert "r_auroc" not in {result.metric_type for result in validate_card(text).eval_results}
     assert "| uncertainty | undefined |" in text and "same for all images" in text
 
@@ -117,14 +122,14 @@ def test_values_that_are_undefined_are_no_results(run_folder):
 )
 def test_the_card_says_whether_the_uncertainty_is_worth_using(run_folder, own, free, expected):
     change(run_folder / "metrics.json", r_auroc=own, auroc_max_similarity=free, auroc_margin=free, auroc_norm=0.5)
-    assert expected in write_model_card(run_folder).read_text()
+    assert expected in read_card(run_folder)
 
 
 def test_text_from_elsewhere_is_shown_and_does_nothing(run_folder):
     nasty = "<script>alert(1)</script> | **x** `y` _z_\n# heading"
     change(run_folder / "run.json", run={"dataset": nasty, "loss": "a|b", "weights": "`w`"})
     change(run_folder / "config.json", backbone="x`|<b>")
-    text = write_model_card(run_folder, 'org/"name').read_text()
+    text = read_card(run_folder, 'org/"name')
     data = validate_card(text)
     html = MarkdownIt("commonmark", {"html": True}).enable("table").render(text.split("\n---\n", 1)[1])
     assert "<script>" not in html and "<b>" not in html and html.count("<h1>") == 1
@@ -143,7 +148,7 @@ def test_a_card_of_ones_own_is_left_alone(run_folder):
 
 
 def test_classification(classifier_folder):
-    text = write_model_card(classifier_folder).read_text()
+    text = read_card(classifier_folder)
     data = validate_card(text)
     assert {r.metric_type: r.metric_value for r in data.eval_results} == {
         "top1": 0.5,
@@ -169,7 +174,7 @@ def test_errors_name_the_file(run_folder, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"config\.json"):
         write_model_card(tmp_path)
     (run_folder / "metrics.json").write_text("{nope")
-    with pytest.raises(ValueError, match=r"metrics\.json is not JSON"):
+    with pytest.raises(ValueError, match=r"metrics\.json is damaged: it is not JSON"):
         write_model_card(run_folder)
     with pytest.raises(ValueError, match="metadata"):
         validate_card("---\nmodel-index: 3\n---\n")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from hub_standin import Refusal
 from PIL import Image
 
+import idml_hf
 from idml_hf import IDMLForMetricLearning, IDMLImageProcessor, IDMLIndex, IDMLModel, IDMLTrainer, IDMLTrainingArguments
 from idml_hf.cli import main
 from idml_hf.hub import push_folder, validate_card
@@ -20,13 +23,20 @@ from idml_hf.hub.card import GENERATED
 MODEL = {"config.json", "model.safetensors", "preprocessor_config.json", "README.md"}
 ENCODER = {"modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"}
 RECORDS = {"metrics.json", "run.json", "risk_coverage.png", "training_curve.png"}
-CODE = {
-    "configuration_idml.py",
-    "modeling_idml.py",
-    "image_processing_idml.py",
-    "reference_memory.py",
-    "similarity.py",
-}
+PACKAGE = Path(idml_hf.__file__).parent
+
+
+def with_neighbours(*names):
+    """The named files of the package, and all that they import from beside them."""
+    found = set()
+    for name in names:
+        tree = ast.parse((PACKAGE / name).read_text())
+        imports = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
+        found |= {name} | with_neighbours(*(f"{module}.py" for module in imports))
+    return found
+
+
+CODE = with_neighbours("configuration_idml.py", "modeling_idml.py", "image_processing_idml.py")
 
 
 def pushed(hub, repo_id="tester/model"):
@@ -61,6 +71,7 @@ def test_code_and_index_go_up_if_asked(run_folder, hub):
     files = pushed(hub)
     index = {path.relative_to(run_folder).as_posix() for path in (run_folder / "index").rglob("*") if path.is_file()}
     assert set(files) == MODEL | ENCODER | RECORDS | CODE | index
+    assert "errors.py" in CODE
     assert json.loads(files["config.json"])["auto_map"]["AutoModel"] == "modeling_idml.IDMLModel"
     assert "auto_map" not in (run_folder / "config.json").read_text()
     assert "trust_remote_code" in files["README.md"].decode()
@@ -91,7 +102,7 @@ def test_command_line(run_folder, hub, capsys):
         (lambda f: (f / "model.safetensors").write_bytes(b"x" * 100), ValueError, "not a whole safetensors file"),
         (lambda f: (f / "config.json").write_text('{"model_type": "resnet"}'), ValueError, "not an IDML model"),
         (lambda f: (f / "config.json").write_text('{"model_type": "idml", "form": "odd"}'), ValueError, "form 'odd'"),
-        (lambda f: (f / "metrics.json").write_text("{"), ValueError, r"metrics\.json is not JSON"),
+        (lambda f: (f / "metrics.json").write_text("{"), ValueError, r"metrics\.json is damaged: it is not JSON"),
         (lambda f: (f / "README.md").write_text("---\nmodel-index: 3\n---\nmine"), ValueError, "metadata"),
     ],
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from typing import Any
 
 
@@ -32,7 +31,4 @@ def code(value: Any) -> str:
     return f"{fence}{pad}{text}{pad}{fence}"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: bool = True) -> str:
-    """A table of cells that are Markdown already; with `numbers`, all columns but the first are right-aligned."""
-    rule = ["---", *("---:" if numbers else "---" for _ in head[1:])]
-    return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *rows))
+__all__ = ["code", "plain"]

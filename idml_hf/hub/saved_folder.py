@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from transformers import PreTrainedModel
 
 from idml_hf.files import replacing
@@ -42,8 +43,11 @@ def complete_saved_folder(model: PreTrainedModel, folder: str | Path) -> None:
 def _write_processor(model: PreTrainedModel, folder: Path) -> None:
     source = model.name_or_path
     if source and not os.path.isdir(source):
-        # from the Hub: what came from there, without asking it again
-        cached = try_to_load_from_cache(source, PROCESSOR_FILE)
+        # from the Hub: what came from there, without asking it again; or from a folder that is gone
+        try:
+            cached = try_to_load_from_cache(source, PROCESSOR_FILE)
+        except HFValidationError:
+            return
         if not isinstance(cached, str):
             return
         source = os.path.dirname(cached)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any, ClassVar
 
@@ -13,8 +14,37 @@ POOLS = ("avg", "max", "avg_max", "token")
 FORMS = ("ratio", "released", "released_classification", "none")
 UNCERTAINTY_HEADS = ("stages", "linear")
 UNCERTAINTY_ACTIVATIONS = ("budget", "softplus", "relu", "l2")
+TASKS = ("retrieval", "classification")
 # reference_weight of introspective models, unless told otherwise
 REFERENCE_WEIGHT = 0.7
+# ||u|| of fresh heads of the published method, in units of tau: so large that the metric differs from the plain one,
+# and so small that its gradient has not vanished
+UNCERTAINTY_START = 0.2
+
+_AS_PUBLISHED: dict[str, Any] = {
+    "uncertainty_head": "linear",
+    "uncertainty_detached": False,
+    "uncertainty_ranking": 0.0,
+    "reference_weight": 0.0,
+}
+_CLASSIFIER: dict[str, Any] = _AS_PUBLISHED | {"uncertainty_activation": "relu", "uncertainty_dim": 512, "pool": "avg"}
+# What each method sets for each task; all else has the default of its field.
+_METHODS: dict[str, dict[str, dict[str, Any]]] = {
+    "retrieval": {
+        "plain": {"form": "none", "reference_weight": 0.0},
+        "published": _AS_PUBLISHED | {"form": "ratio", "uncertainty_start": UNCERTAINTY_START},
+        "released": _AS_PUBLISHED | {"form": "released", "uncertainty_activation": "l2"},
+        "introspective": {"form": "ratio", "reference_weight": REFERENCE_WEIGHT},
+    },
+    "classification": {
+        "plain": _CLASSIFIER | {"form": "none"},
+        "published": _CLASSIFIER | {"form": "ratio"},
+        "released": _CLASSIFIER | {"form": "released_classification"},
+        "introspective": _CLASSIFIER | {"form": "ratio", "uncertainty_activation": "budget", "uncertainty_level": 1.0},
+    },
+}
+METHODS = ("plain", "published", "released", "introspective")
+"""Names that stand for a whole set of fields; see `IDMLConfig.from_method`."""
 
 # timm resolves "hf-hub:...", "local-dir:..." and paths in model names; a configuration may only name an architecture
 _BACKBONE_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?")
@@ -28,6 +58,48 @@ _RESERVED_BACKBONE_KWARGS = frozenset(
 def default_reference_weight(form: str) -> float:
     """The `reference_weight` of a model with this form of the metric: the plain one stays plain."""
     return 0.0 if form == "none" else REFERENCE_WEIGHT
+
+
+def method_of_form(form: str | None, task: str = "retrieval") -> str:
+    """The method that is meant where only the form of the metric is named, or nothing."""
+    if form is None:
+        return "introspective" if task == "retrieval" else "released"
+    one_of("form", form, FORMS)
+    ratio = "introspective" if task == "retrieval" else "published"
+    return {"none": "plain", "ratio": ratio}.get(form, "released")
+
+
+def method_fields(method: str, task: str = "retrieval", loss: str = "proxy_anchor") -> dict[str, Any]:
+    """The fields of [`IDMLConfig`] that a method sets.
+
+    Args:
+        method: `"plain"`, `"published"`, `"released"` or `"introspective"`, see [`IDMLConfig.from_method`].
+        task: `"retrieval"` or `"classification"`.
+        loss: Name of the training loss of retrieval, on which the published uncertainty depends.
+
+    Raises:
+        ValueError: for an unknown method or task, or a loss that the authors' code does not have.
+
+    Example:
+        >>> method_fields("plain")
+        {'form': 'none', 'reference_weight': 0.0}
+    """
+    one_of("task", task, TASKS)
+    fields = dict(_METHODS[task][one_of("method", method, METHODS)])
+    if task == "retrieval" and method == "published":
+        # Unit norm has a gradient between images, where u_i + u_j still has a length, and none against proxies.
+        fields["uncertainty_activation"] = "relu" if _compares_with_proxies(loss) else "l2"
+    if task == "retrieval" and method == "released" and loss != "proxy_anchor":
+        raise ValueError(f"method 'released' is the authors' code, which has loss 'proxy_anchor' only, not {loss!r}")
+    return fields
+
+
+def _compares_with_proxies(loss: str) -> bool:
+    try:
+        from idml_hf.losses import PROXY_LOSSES
+    except ImportError:
+        return True  # this file has travelled without its package: there is nothing to train with
+    return loss in PROXY_LOSSES
 
 
 class IDMLConfig(PreTrainedConfig):
@@ -46,6 +118,10 @@ class IDMLConfig(PreTrainedConfig):
         uncertainty_level: Mean norm of the uncertainty embedding under `"budget"`.
         uncertainty_head: `"stages"` (two layers, which read the pooled feature and statistics of the trunk's earlier
             feature maps, where degradation shows) or `"linear"` (the paper's one layer on the pooled feature).
+        uncertainty_start: Norm of the uncertainty of a fresh head, in units of `tau`, for the activations that nothing
+            else keeps at a level (`"relu"`, `"softplus"`); whatever the activation, the head then reads normalised
+            features. `None` is the first edition's start, which reads a pooled feature of any norm as it is: with
+            `"relu"` on strong features the uncertainty then begins so large that no gradient is left.
         uncertainty_detached: Whether the uncertainty head reads features without sending a gradient back: it
             then learns from what the trunk sees, and cannot change it.
         uncertainty_ranking: Weight, in the training loss of retrieval, of the term by which the uncertainty learns to
@@ -85,6 +161,7 @@ class IDMLConfig(PreTrainedConfig):
     uncertainty_activation: str = "budget"
     uncertainty_level: float = 0.2
     uncertainty_head: str = "stages"
+    uncertainty_start: float | None = None
     uncertainty_detached: bool = True
     uncertainty_ranking: float = 1.0
     reference_size: int = 8192
@@ -111,13 +188,63 @@ class IDMLConfig(PreTrainedConfig):
             raise ValueError(f"backbone_kwargs may not set {', '.join(sorted(reserved))}")
         if self.form == "released" and self.uncertainty_activation != "l2":
             raise ValueError('form="released" requires uncertainty_activation="l2", as in the authors\' code')
-        if min(self.embedding_dim, self.uncertainty_dim) < 1 or self.tau <= 0 or self.uncertainty_level <= 0:
-            raise ValueError("embedding_dim, uncertainty_dim, tau and uncertainty_level must be positive")
-        if self.uncertainty_ranking < 0:
+        start = 1.0 if self.uncertainty_start is None else self.uncertainty_start
+        sizes = (self.embedding_dim, self.uncertainty_dim, self.tau, self.uncertainty_level, start)
+        if not all(0 < size < math.inf for size in sizes):
+            raise ValueError(
+                "embedding_dim, uncertainty_dim, tau, uncertainty_level and uncertainty_start must be positive"
+            )
+        if not 0 <= self.uncertainty_ranking < math.inf:
             raise ValueError(f"uncertainty_ranking must not be negative, not {self.uncertainty_ranking}")
         if self.reference_size < 1 or not 0 <= self.reference_weight < 1:
             raise ValueError("reference_size must be positive, and reference_weight at least 0 and below 1")
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_method(cls, method: str | None = None, task: str = "retrieval", **fields: Any) -> IDMLConfig:
+        """Build a configuration from the name of a method.
+
+        - `"plain"`: form `none`, the loss as it is. Uncertainty is learnt by ranking, and no embedding depends on it.
+        - `"published"`: form `ratio` and the paper's uncertainty: one attached layer that the metric alone trains,
+          with a ReLU, or of unit norm for the losses between images. No ranking, no memory of training images.
+        - `"released"`: the authors' code: form `released` with unit norm (ProxyAnchor only), or
+          `released_classification` with a ReLU.
+        - `"introspective"`: form `ratio` and our uncertainty: a budget, two detached layers, learnt by ranking, and
+          training images remembered for evaluation.
+
+        Args:
+            method: One of these; `None` means that of the field `form`, and without one `"introspective"` for
+                retrieval and `"released"` for classification.
+            task: `"retrieval"` or `"classification"`.
+            fields: Further fields, in the place of the method's; those that are `None` are left to the method.
+
+        Raises:
+            ValueError: for an unknown method, a form that is not the method's, or whatever the class refuses.
+
+        Example:
+            >>> config = IDMLConfig.from_method("published", backbone="resnet50", loss="contrastive")
+            >>> config.form, config.uncertainty_activation, config.method
+            ('ratio', 'l2', 'published')
+        """
+        fields = {name: value for name, value in fields.items() if value is not None}
+        form = fields.get("form")
+        method = method_of_form(form, task) if method is None else method
+        chosen = method_fields(method, task, fields.get("loss", cls.loss))
+        if form not in (None, chosen["form"]):
+            raise ValueError(f"method {method!r} has form {chosen['form']!r}, not {form!r}")
+        return cls(**(chosen | fields))
+
+    @property
+    def method(self) -> str | None:
+        """The method that these fields make up, whatever its sizes and weights; `None` if they make up none."""
+        if self.form != "ratio":
+            return method_of_form(self.form)
+        how = (self.uncertainty_activation, self.uncertainty_head, self.uncertainty_detached, self.ranks_uncertainty)
+        if how in {("relu", "linear", False, False), ("l2", "linear", False, False)}:
+            return "published"
+        # a classifier of ours keeps the budget, and its head is the paper's
+        ours = {("budget", "stages", True, True), ("budget", "linear", False, False)}
+        return "introspective" if how in ours else None
 
     @property
     def ranks_uncertainty(self) -> bool:

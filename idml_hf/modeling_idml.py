@@ -30,6 +30,11 @@ from .similarity import introspective_logits
 
 # hidden layer of the "stages" uncertainty head
 HIDDEN_FEATURES = 256
+# norm of the features that a head with a start reads: larger, Adam's first steps carry all units out of the ReLU's
+# range; smaller, ProxyNCA, which sees only differences between an image's distances, hardly moves them
+READ_NORM = 3.0
+# root mean square of an activation on normally distributed values of unit variance
+_RMS = {"relu": 0.5**0.5, "softplus": 0.96}
 
 
 @dataclass
@@ -100,6 +105,8 @@ class UncertaintyHead(nn.Module):
         level: Mean norm under `"budget"`.
         momentum: Weight of the newest batch in the running mean.
         hidden_features: Length of the hidden layer, or None for none.
+        start: Norm of a fresh head's result under `"relu"` and `"softplus"`, for features of norm 3; None leaves it
+            to how the layer is drawn, as the first edition did.
     """
 
     running_norm: Tensor
@@ -112,8 +119,13 @@ class UncertaintyHead(nn.Module):
         level: float = 1.0,
         momentum: float = 0.1,
         hidden_features: int | None = None,
+        start: float | None = None,
     ) -> None:
         super().__init__()
+        self.start = start
+        # A factor, and no smaller weights: one step of Adam would carry those across the whole of the ReLU's range.
+        rms = _RMS.get(activation)
+        self.scale = 1.0 if start is None or rms is None else start / (rms * out_features**0.5)
         self.hidden = nn.Linear(in_features, hidden_features) if hidden_features else None
         self.linear = nn.Linear(hidden_features or in_features, out_features)
         self.activation = activation
@@ -125,6 +137,10 @@ class UncertaintyHead(nn.Module):
 
     def reset_parameters(self) -> None:
         init.kaiming_normal_(self.linear.weight, mode="fan_out")
+        if self.start is not None and self.activation in _RMS:
+            # unit variance; a ReLU after a layer drawn from U(-1, 1) / sqrt(fan in) leaves a sixth of the square
+            square = READ_NORM**2 if self.hidden is None else self.linear.in_features / 6
+            init.normal_(self.linear.weight, std=square**-0.5)
         init.zeros_(self.linear.bias)
         if self.hidden is not None:
             init.kaiming_uniform_(self.hidden.weight, a=5**0.5)
@@ -136,9 +152,10 @@ class UncertaintyHead(nn.Module):
         if self.hidden is not None:
             features = F.relu(self.hidden(features))
         x = _upcast(self.linear(features))
-        if self.activation == "relu":
-            return F.relu(x)
-        return F.normalize(x, dim=-1) if self.activation == "l2" else F.softplus(x)
+        if self.activation == "l2":
+            return F.normalize(x, dim=-1)
+        x = F.relu(x) if self.activation == "relu" else F.softplus(x)
+        return x if self.scale == 1.0 else x * self.scale
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features `(B, in_features)` to uncertainty embeddings `(B, out_features)`."""
@@ -164,6 +181,7 @@ class IDMLPreTrainedModel(PreTrainedModel):
     input_modalities = ("image",)
     model_tags = ["timm", "metric-learning", "image-retrieval", "idml"]
     accepts_loss_kwargs = False
+    _task = "retrieval"
     _supports_sdpa = True
     _no_split_modules = ["IDMLModel"]
     _keep_in_fp32_modules_strict = ["running_norm", "reference"]
@@ -268,7 +286,12 @@ class IDMLPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_backbone(
-        cls, backbone: str = "resnet50", pretrained: bool = True, weights: str | Path | None = None, **config: Any
+        cls,
+        backbone: str = "resnet50",
+        pretrained: bool = True,
+        weights: str | Path | None = None,
+        method: str | None = None,
+        **config: Any,
     ) -> Any:
         """Build a model with fresh heads on a timm trunk.
 
@@ -277,6 +300,7 @@ class IDMLPreTrainedModel(PreTrainedModel):
             pretrained: Whether the trunk gets timm's pretrained weights from the Hub; ignored with `weights`.
             weights: A local file of trunk weights in timm's naming: `.safetensors`, or a checkpoint that torch reads
                 with `weights_only=True`. A classifier in it is left out.
+            method: Name of a method, whose fields those in `config` replace; see [`IDMLConfig.from_method`].
             config: Fields of [`IDMLConfig`].
 
         Raises:
@@ -288,7 +312,7 @@ class IDMLPreTrainedModel(PreTrainedModel):
             >>> from idml_hf import IDMLModel
             >>> model = IDMLModel.from_backbone("resnet18", pretrained=False, embedding_dim=64)
         """
-        model = cls(IDMLConfig(backbone=backbone, **config))
+        model = cls(IDMLConfig.from_method(method, cls._task, backbone=backbone, **config))
         if weights is not None:
             load_trunk_weights(model.trunk, Path(weights))
         elif pretrained:
@@ -333,6 +357,7 @@ class IDMLModel(IDMLPreTrainedModel):
             config.uncertainty_activation,
             config.uncertainty_level,
             hidden_features=HIDDEN_FEATURES if stages else None,
+            start=None if config.uncertainty_start is None else config.uncertainty_start * config.tau,
         )
         self.post_init()
 
@@ -376,7 +401,8 @@ class IDMLModel(IDMLPreTrainedModel):
     def features_to_read(self, pixel_values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As `features`, and what the uncertainty head reads.
 
-        With the `"stages"` head that is the pooled vector, and mean, standard deviation and maximum of each channel of
+        With the `"linear"` head that is the pooled vector, normalised if `uncertainty_start` is set; with `"stages"`
+        the pooled vector, and mean, standard deviation and maximum of each channel of
         the earlier feature maps, each of these vectors normalised.
         """
         if not self._stages:
@@ -389,6 +415,8 @@ class IDMLModel(IDMLPreTrainedModel):
         if self.config.uncertainty_detached:
             read, maps = pooled.detach(), [x.detach() for x in maps]
         if self.config.uncertainty_head == "linear":
+            if self.config.uncertainty_start is not None:
+                read = F.layer_norm(read, read.shape[1:]) * (READ_NORM * read.shape[1] ** -0.5)
             return hidden, pooled, read
         parts = [read]
         for x in maps:
@@ -454,8 +482,7 @@ class IDMLForImageClassification(IDMLPreTrainedModel):
     """A timm trunk with a linear classifier and an uncertainty head (section 4.4 of the paper).
 
     While training, the logits are introspective (see [`idml_hf.similarity.introspective_logits`]); in evaluation they
-    are the plain ones. `from_backbone` uses the authors' setting unless told otherwise: form
-    `"released_classification"`, 512 uncertainty values after a ReLU, average pooling.
+    are the plain ones. `from_backbone` builds the authors' setting, the method `"released"`, unless told otherwise.
 
     Example:
         >>> import torch
@@ -464,6 +491,8 @@ class IDMLForImageClassification(IDMLPreTrainedModel):
         >>> model(torch.zeros(2, 3, 64, 64)).logits.shape
         torch.Size([2, 10])
     """
+
+    _task = "classification"
 
     def __init__(self, config: IDMLConfig) -> None:
         super().__init__(config)
@@ -482,20 +511,6 @@ class IDMLForImageClassification(IDMLPreTrainedModel):
             init.uniform_(module.bias, -bound, bound)
         else:
             super()._init_weights(module)
-
-    @classmethod
-    def from_backbone(
-        cls, backbone: str = "resnet50", pretrained: bool = True, weights: str | Path | None = None, **config: Any
-    ) -> Any:
-        released = {
-            "form": "released_classification",
-            "uncertainty_activation": "relu",
-            "uncertainty_head": "linear",
-            "uncertainty_detached": False,
-            "uncertainty_dim": 512,
-            "pool": "avg",
-        }
-        return super().from_backbone(backbone, pretrained, weights, **(released | config))
 
     def forward(
         self, pixel_values: Tensor, labels: Tensor | None = None, return_dict: bool | None = None, **kwargs: Any

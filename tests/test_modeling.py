@@ -315,4 +315,4 @@ def test_only_its_neighbours_are_imported_by_the_model_file():
 
     tree = ast.parse(Path(module.__file__).read_text())
     own = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level}
-    assert own == {"configuration_idml", "reference_memory", "similarity"}
+    assert own == {"configuration_idml", "errors", "reference_memory", "similarity"}

@@ -26,7 +26,7 @@ def evaluate(
 ) -> None:
     """Measure retrieval and uncertainty on a data set; writes metrics.json and an HTML report with pictures."""
     quiet()
-    from idml_hf.evaluation.run import evaluate_model
+    from idml_hf.model_evaluation import evaluate_model
 
     metrics = evaluate_model(
         model,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .clustering import clustering_metrics
-from .evaluator import Evaluation, RetrievalEvaluator
+from .evaluator import RetrievalEvaluator
+from .result import Evaluation
 from .retrieval import Ranking, rank, retrieval_metrics
 from .robustness import robustness_metrics
 from .sheets import retrieval_sheet

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -90,27 +89,6 @@ def calibration_error(confidence: Any, correct: Any, num_bins: int = 15) -> floa
     return float(np.abs(gaps).sum() / len(confidence))
 
 
-def evaluate_classifier(model: Any, processor: Any, dataset: Any, **options: Any) -> dict[str, float | bool | None]:
-    """Classify all images of a data set and measure the result.
-
-    Args:
-        model: An `IDMLForImageClassification`, or any whose output has `logits` and `uncertainty`.
-        processor: Its image processor.
-        dataset: An `idml_hf.data.ImageSet` with labels.
-        **options: `batch_size`, `device`, `num_workers`, `progress` of `idml_hf.embedding.run_model`.
-
-    Returns:
-        `classification_metrics`, with `uncertainty_mean` and `uncertainty_std`. What is undefined is `None`, since
-        JSON has no NaN.
-    """
-    from idml_hf.embedding import run_model
-
-    logits, uncertainty = run_model(model, processor, dataset, ("logits", "uncertainty"), "Classifying", **options)
-    spread = {"uncertainty_mean": float(uncertainty.mean()), "uncertainty_std": float(uncertainty.std())}
-    metrics = classification_metrics(logits, dataset.labels, uncertainty) | spread
-    return {key: None if math.isnan(value) else value for key, value in metrics.items()}
-
-
 def _selective(certainty: np.ndarray, correct: np.ndarray, suffix: str) -> dict[str, float]:
     area = excess = auc = float("nan")
     if not np.isnan(certainty).any():
@@ -133,4 +111,4 @@ def _check(logits: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
     return logits, labels
 
 
-__all__ = ["calibration_error", "classification_metrics", "evaluate_classifier"]
+__all__ = ["calibration_error", "classification_metrics"]

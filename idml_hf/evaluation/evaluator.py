@@ -3,39 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 from .clustering import clustering_metrics
+from .result import Embed, EmbeddedImages, Evaluation
 from .retrieval import Ranking, rank
 from .robustness import robustness_metrics
 from .uncertainty import judge_uncertainty, ood_metrics
 
-if TYPE_CHECKING:
-    from idml_hf.embedding import Embeddings
-
 _KEPT_NEIGHBOURS = 10
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """A flat dictionary of metrics, ready for JSON, with what it was computed from (for reports and plots)."""
-
-    metrics: dict[str, Any]
-    ranking: Ranking
-    embeddings: Embeddings
-    labels: np.ndarray
-    groups: np.ndarray | None = None
-
-    def report(self, images: Any, path: str | Path, title: str = "Retrieval and uncertainty") -> Path:
-        """Writes the HTML report; see `idml_hf.evaluation.report.write_report`."""
-        from .report import write_report
-
-        return write_report(self, images, path, title=title)
 
 
 class RetrievalEvaluator:
@@ -47,7 +26,7 @@ class RetrievalEvaluator:
         clustering: Whether to run k-means for NMI and F1 (slow with many classes).
         metric: Ranking by `"cosine"`, `"euclidean"` or `"introspective"`.
         tau: Temperature of the introspective distance.
-        robustness_images: Images for the crop and corruption tests of `evaluate`; 0 leaves them out.
+        robustness_images: Images for the crop and corruption tests of `evaluate_images`; 0 leaves them out.
         seed: Seed of k-means and of the corruptions.
         device: Where to search; by default the CPU.
 
@@ -81,11 +60,11 @@ class RetrievalEvaluator:
         self.seed = seed
         self.device = device
 
-    def __call__(self, embeddings: Embeddings, labels: Any, groups: Any = None) -> dict[str, Any]:
+    def __call__(self, embeddings: EmbeddedImages, labels: Any, groups: Any = None) -> dict[str, Any]:
         """The metrics of embedded images; arguments and result as for `evaluate_embeddings`."""
         return self.evaluate_embeddings(embeddings, labels, groups).metrics
 
-    def evaluate_embeddings(self, embeddings: Embeddings, labels: Any, groups: Any = None) -> Evaluation:
+    def evaluate_embeddings(self, embeddings: EmbeddedImages, labels: Any, groups: Any = None) -> Evaluation:
         """Measures embedded images.
 
         Args:
@@ -112,64 +91,60 @@ class RetrievalEvaluator:
         if self.clustering:
             metrics |= clustering_metrics(embeddings.semantic, labels, self.seed)
         groups = None if groups is None else np.asarray(groups)
-        return Evaluation(_json_ready(metrics), ranking, embeddings, np.asarray(labels), groups)
+        return Evaluation(json_ready(metrics), ranking, embeddings, np.asarray(labels), groups)
 
-    def evaluate(
+    def evaluate_images(
         self,
-        model: Any,
-        processor: Any,
-        dataset: Any,
+        embed: Embed,
+        images: Sequence[Any],
         *,
         labels: Any = None,
         groups: Any = None,
-        ood_dataset: Any = None,
-        **embedding: Any,
+        ood_images: Sequence[Any] | None = None,
+        side: int | None = None,
     ) -> Evaluation:
-        """Embeds a data set and measures it, with the crop and corruption tests on a fixed subset.
+        """Embeds images and measures them, with the crop and corruption tests on a fixed subset.
 
         Args:
-            model: An `IDMLModel`.
-            processor: Its image processor.
-            dataset: An `idml_hf.data.ImageSet`, or any sequence of PIL images.
-            labels: `(N,)`; by default `dataset.labels`.
-            groups: `(N,)`; by default `dataset.groups` if it has them.
-            ood_dataset: Images of another domain, to be told apart by their uncertainty.
-            **embedding: Arguments of `embed_dataset`: `batch_size`, `device`, `num_workers`, `progress`.
+            embed: Embeds a sequence of PIL images.
+            images: N PIL images.
+            labels: `(N,)`; by default `images.labels`.
+            groups: `(N,)`; by default `images.groups` if there is such a thing.
+            ood_images: Images of another domain, to be told apart by their uncertainty.
+            side: The shorter side in pixels that the model sees; see `CorruptedImages`.
 
         Returns:
             As `evaluate_embeddings`, with the metrics of `robustness_metrics` and perhaps `ood_metrics`.
+
+        Raises:
+            ValueError: for images without a class, and as the metrics.
         """
-        from idml_hf.embedding import embed_dataset
-
-        def embed(images: Any) -> Embeddings:
-            return embed_dataset(model, processor, images, **embedding)
-
-        labels = np.asarray(dataset.labels if labels is None else labels)
+        labels = np.asarray(getattr(images, "labels", None) if labels is None else labels)
         if labels.dtype.kind == "i" and (labels < 0).any():
             raise ValueError(f"{int((labels < 0).sum())} images have no class: only labelled images can be evaluated")
         if groups is None:
-            groups = getattr(dataset, "groups", None)
-        embeddings = embed(dataset)
+            groups = getattr(images, "groups", None)
+        embeddings = embed(images)
         evaluation = self.evaluate_embeddings(embeddings, labels, groups)
         extra: dict[str, Any] = {}
         if groups is not None and self.group_column is None:
-            extra["protocol"] = f"grouped:{getattr(dataset, 'group_column', None) or 'group'}"
+            extra["protocol"] = f"grouped:{getattr(images, 'group_column', None) or 'group'}"
         if self.robustness_images:
             extra |= robustness_metrics(
                 embed,
-                dataset,
+                images,
                 embeddings,
                 labels,
                 groups,
                 number=self.robustness_images,
                 seed=self.seed,
-                side=_input_side(processor),
+                side=side,
                 metric=self.metric,
                 tau=self.tau,
                 device=self.device,
             )
-        if ood_dataset is not None:
-            ood = embed(ood_dataset)
+        if ood_images is not None:
+            ood = embed(ood_images)
             extra |= ood_metrics(
                 embeddings.semantic,
                 embeddings.uncertainty,
@@ -180,10 +155,10 @@ class RetrievalEvaluator:
                 ood_norms=ood.semantic_norm,
                 device=self.device,
             )
-        evaluation.metrics.update(_json_ready(extra))
+        evaluation.metrics.update(json_ready(extra))
         return evaluation
 
-    def _measure(self, embeddings: Embeddings, labels: Any, groups: Any) -> tuple[Ranking, dict[str, Any]]:
+    def _measure(self, embeddings: EmbeddedImages, labels: Any, groups: Any) -> tuple[Ranking, dict[str, Any]]:
         introspective = {}
         if self.metric == "introspective":
             introspective = {"uncertainty": embeddings.uncertainty_embeds, "tau": self.tau}
@@ -200,13 +175,11 @@ class RetrievalEvaluator:
         return ranking, ranking.metrics(self.ks) | uncertainty
 
 
-def _json_ready(metrics: dict[str, Any]) -> dict[str, Any]:
+def json_ready(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Metrics with None for what is undefined, since JSON has no NaN."""
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in metrics.items()
     }
 
 
-def _input_side(processor: Any) -> int | None:
-    """The shorter side in pixels that the processor resizes to."""
-    sides = [side for side in dict(processor.size or {}).values() if side]
-    return min(sides) if sides else None
+__all__ = ["RetrievalEvaluator", "json_ready"]

@@ -5,33 +5,51 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import jinja2
 import numpy as np
 
+from idml_hf.files import write_text
 from idml_hf.metric_tables import metric_tables
 
 from .plots import risk_coverage_plot, uncertainty_histogram
+from .retrieval import Ranking
 from .sheets import NEUTRAL, RIGHT, WRONG, image_sheet, retrieval_sheet
-
-if TYPE_CHECKING:
-    from .evaluator import Evaluation
 
 _SHEET_IMAGES = 24
 _SHEET_QUERIES = 12
 
 
+class Evaluated(Protocol):
+    """What a report shows: an [`idml_hf.evaluation.Evaluation`]."""
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What was measured."""
+
+    @property
+    def ranking(self) -> Ranking:
+        """What was found for each image."""
+
+    @property
+    def embeddings(self) -> Any:
+        """What the model said of each image, with `uncertainty` and `semantic_norm`."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """`(N,)` classes."""
+
+
 def write_report(
-    evaluation: Evaluation, images: Sequence[Any], path: str | Path, *, title: str = "Retrieval and uncertainty"
+    evaluation: Evaluated, images: Any, path: str | Path, *, title: str = "Retrieval and uncertainty"
 ) -> Path:
-    """Writes one HTML file with tables, plots and pictures.
+    """Write one HTML file with tables, plots and pictures.
 
     Args:
         evaluation: From `RetrievalEvaluator`.
-        images: The evaluated images, as PIL images.
+        images: The evaluated images: a sequence of PIL images.
         path: Where to write; folders are made.
         title: Heading.
 
@@ -57,12 +75,11 @@ def write_report(
         json=json.dumps(evaluation.metrics, indent=2),
     )
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(html, encoding="utf-8")
+    write_text(path, html)
     return path
 
 
-def _sheets(evaluation: Evaluation, images: Sequence[Any], uncertainty: np.ndarray) -> list[dict[str, str]]:
+def _sheets(evaluation: Evaluated, images: Any, uncertainty: np.ndarray) -> list[dict[str, str]]:
     ranking, labels = evaluation.ranking, evaluation.labels
     order = np.argsort(uncertainty, kind="stable")
     queries = order[ranking.counted[order]]
@@ -91,7 +108,7 @@ def _sheets(evaluation: Evaluation, images: Sequence[Any], uncertainty: np.ndarr
     return result
 
 
-def _by_uncertainty(images: Sequence[Any], chosen: np.ndarray, ranking: Any, uncertainty: np.ndarray) -> Any:
+def _by_uncertainty(images: Any, chosen: np.ndarray, ranking: Any, uncertainty: np.ndarray) -> Any:
     colors = np.where(ranking.correct, RIGHT, np.where(ranking.counted, WRONG, NEUTRAL))[chosen]
     captions = [f"u {uncertainty[i]:.3g}" for i in chosen]
     return image_sheet([images[int(i)] for i in chosen], captions, colors=colors)

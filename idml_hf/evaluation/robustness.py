@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from torch.utils.data import ConcatDataset
 
+from idml_hf.metric_names import key_for
+
 from .corruptions import CORRUPTIONS, SEVERITIES, CorruptedImages, severity_spearman
+from .result import Embed, EmbeddedImages
 from .retrieval import rank
 from .uncertainty import free_signals, is_constant
 
-if TYPE_CHECKING:
-    from idml_hf.embedding import Embeddings
-
 
 def robustness_metrics(
-    embed: Callable[[Any], Embeddings],
+    embed: Embed,
     images: Sequence[Any],
-    embeddings: Embeddings,
+    embeddings: EmbeddedImages,
     labels: Any,
     groups: Any = None,
     *,
@@ -72,10 +72,11 @@ def robustness_metrics(
         **search,
     )
     metrics: dict[str, Any] = {"robustness_images": len(indices)}
-    signals = {f"_{name}": -certainty for name, certainty in free_signals(ranking, hard.semantic_norm).items()}
-    for suffix, values in {"": np.asarray(hard.uncertainty, dtype=np.float64), **signals}.items():
+    signals = {name: -certainty for name, certainty in free_signals(ranking, hard.semantic_norm).items()}
+    for signal, values in {"": np.asarray(hard.uncertainty, dtype=np.float64), **signals}.items():
         by_view = dict(zip(views, values.reshape(len(views), -1), strict=True))
-        metrics |= {f"{key}{suffix}": value for key, value in _judge(by_view, constant=is_constant(values)).items()}
+        judged = _judge(by_view, constant=is_constant(values))
+        metrics |= {key_for(name, signal): value for name, value in judged.items()}
     return metrics
 
 

@@ -18,6 +18,9 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
+from sklearn.metrics import roc_auc_score
+
+from idml_hf.metric_names import key_for
 
 from .retrieval import Ranking, rank
 
@@ -73,14 +76,14 @@ def judge_uncertainty(ranking: Ranking, uncertainty: Any, norms: Any = None, gro
     values = as_scores("uncertainty", uncertainty, len(counted))[counted]
     constant = is_constant(values)
     metrics: dict[str, float] = {"error_rate": float(np.mean(~correct)), "uncertainty_is_constant": constant}
-    metrics |= _judge_signal(np.full(len(values), np.nan) if constant else -values, correct, "")
+    metrics |= _judge_signal(np.full(len(values), np.nan) if constant else -values, correct)
     if groups is not None:
         own = np.asarray(groups)[counted]
         within = [auroc(-values[own == group], correct[own == group]) for group in np.unique(own)]
         defined = [] if constant else [value for value in within if not np.isnan(value)]
-        metrics["r_auroc_within_groups"] = float(np.mean(defined)) if defined else float("nan")
+        metrics[key_for("auroc", suffix="_within_groups")] = float(np.mean(defined)) if defined else float("nan")
     for name, certainty in free_signals(ranking, norms).items():
-        metrics |= _judge_signal(certainty[counted], correct, f"_{name}")
+        metrics |= _judge_signal(certainty[counted], correct, name)
     return metrics
 
 
@@ -92,7 +95,7 @@ def free_signals(ranking: Ranking, norms: Any = None) -> dict[str, np.ndarray]:
     return signals
 
 
-def _judge_signal(certainty: np.ndarray, correct: np.ndarray, suffix: str) -> dict[str, float]:
+def _judge_signal(certainty: np.ndarray, correct: np.ndarray, signal: str = "") -> dict[str, float]:
     if np.isnan(certainty).any():
         area = excess = auc = float("nan")
         risk = np.full(len(correct), np.nan)
@@ -100,15 +103,11 @@ def _judge_signal(certainty: np.ndarray, correct: np.ndarray, suffix: str) -> di
         risk = risk_coverage(certainty, correct)[1]
         area, auc = float(risk.mean()), auroc(certainty, correct)
         excess = area - float(risk_coverage(correct, correct)[1].mean())
-    return {
-        f"auroc{suffix}" if suffix else "r_auroc": auc,
-        f"aurc{suffix}": area,
-        f"e_aurc{suffix}": excess,
-        **{
-            f"accuracy_at_{percent}_coverage{suffix}": float(1 - risk[-(-percent * len(risk) // 100) - 1])
-            for percent in COVERAGES
-        },
-    }
+    metrics = {"auroc": auc, "aurc": area, "e_aurc": excess}
+    for percent in COVERAGES:
+        answered = -(-percent * len(risk) // 100)
+        metrics[f"accuracy_at_{percent}_coverage"] = float(1 - risk[answered - 1])
+    return {key_for(name, signal): value for name, value in metrics.items()}
 
 
 def risk_coverage(certainty: Any, correct: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -145,10 +144,10 @@ def auroc(score: Any, positive: Any) -> float:
     score, positive = np.asarray(score), np.asarray(positive, dtype=bool)
     if score.shape != positive.shape or score.ndim != 1:
         raise ValueError(f"score and positive must be vectors alike, got {score.shape} and {positive.shape}")
-    number, others = int(positive.sum()), int((~positive).sum())
-    if not number or not others:
+    if positive.all() or not positive.any():
         return float("nan")
-    return float((rankdata(score)[positive].sum() - number * (number + 1) / 2) / (number * others))
+    # ranks, since scikit-learn refuses a margin that is infinite
+    return float(roc_auc_score(positive, rankdata(score)))
 
 
 def ood_metrics(
@@ -192,7 +191,7 @@ def ood_metrics(
     outside_signals = free_signals(outside, ood_norms)
     for name, certainty in free_signals(inside, norms).items():
         if name in outside_signals:
-            metrics[f"ood_auroc_{name}"] = auroc(-np.concatenate([certainty, outside_signals[name]]), is_ood)
+            metrics[key_for("ood_auroc", name)] = auroc(-np.concatenate([certainty, outside_signals[name]]), is_ood)
     return metrics
 
 

@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 from transformers import set_seed
 
 from idml_hf.data import ClassificationData, DeviceAugmentation, EvalImages, ImageSet, load_classification_data
-from idml_hf.evaluation.classification import evaluate_classifier
 from idml_hf.image_processing_idml import IDMLImageProcessor
+from idml_hf.model_evaluation import evaluate_classifier
 from idml_hf.modeling_idml import IDMLForImageClassification
 
 from .classification import ClassificationArguments, ClassificationTrainer

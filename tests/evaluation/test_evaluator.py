@@ -3,7 +3,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 from PIL import Image
 from scipy.stats import spearmanr
 
-from idml_hf import embedding as embedding_module
 from idml_hf.embedding import Embeddings
 from idml_hf.evaluation import (
     RetrievalEvaluator,
@@ -22,8 +20,8 @@ from idml_hf.evaluation import (
     uncertainty_metrics,
 )
 from idml_hf.evaluation.corruptions import CORRUPTIONS, CorruptedImages
-from idml_hf.evaluation.report import metric_tables
 from idml_hf.evaluation.robustness import robustness_metrics
+from idml_hf.metric_tables import metric_tables
 
 
 def embeddings_of(seed: int = 0, number: int = 60) -> tuple[Embeddings, np.ndarray, np.ndarray]:
@@ -94,8 +92,8 @@ class ColoredImages:
         return Image.fromarray(self.pixels[index])
 
 
-def mean_colors(model: Any, processor: Any, images: Any, **options: Any) -> Embeddings:
-    """Stands for `embed_dataset`: the mean colour is the embedding, missing texture is the uncertainty."""
+def mean_colors(images: Any) -> Embeddings:
+    """Stands for a model: the mean colour is the embedding, missing texture is the uncertainty."""
     pixels = [np.asarray(images[i], dtype=np.float32) / 255 for i in range(len(images))]
     color = np.stack([image.mean((0, 1)) for image in pixels]) - 0.3
     uncertainty = np.array([1 / (0.01 + image.std((0, 1)).mean()) for image in pixels], dtype=np.float32)
@@ -104,12 +102,11 @@ def mean_colors(model: Any, processor: Any, images: Any, **options: Any) -> Embe
 
 
 @pytest.fixture
-def evaluated(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(embedding_module, "embed_dataset", mean_colors)
+def evaluated() -> Any:
     images = ColoredImages()
     noise = [Image.new("RGB", (24, 24), "white")] * 5
-    processor = SimpleNamespace(size={"shortest_edge": 24})
-    return images, RetrievalEvaluator(robustness_images=20).evaluate(None, processor, images, ood_dataset=noise)
+    evaluator = RetrievalEvaluator(robustness_images=20)
+    return images, evaluator.evaluate_images(mean_colors, images, ood_images=noise, side=24)
 
 
 def test_model_is_evaluated_with_robustness_and_ood(evaluated: Any) -> None:
@@ -129,11 +126,9 @@ def test_model_is_evaluated_with_robustness_and_ood(evaluated: Any) -> None:
 @pytest.mark.parametrize("grouped", [False, True])
 def test_harder_images_search_the_clean_ones_without_their_own_original(grouped: bool) -> None:
     images = ColoredImages()
-    clean = mean_colors(None, None, images)
+    clean = mean_colors(images)
     groups = images.groups if grouped else None
-    metrics = robustness_metrics(
-        lambda view: mean_colors(None, None, view), images, clean, images.labels, groups, number=12, seed=3
-    )
+    metrics = robustness_metrics(mean_colors, images, clean, images.labels, groups, number=12, seed=3)
     indices = np.sort(np.random.default_rng(3).permutation(40)[:12])
     hidden = np.arange(40)[None, :] == indices[:, None]
     if grouped:
@@ -141,7 +136,7 @@ def test_harder_images_search_the_clean_ones_without_their_own_original(grouped:
         hidden |= same_class & (images.groups[indices, None] == images.groups)
 
     def dissimilarity(corruption: str, severity: int) -> np.ndarray:
-        hard = mean_colors(None, None, CorruptedImages(images, corruption, severity, 3, indices))
+        hard = mean_colors(CorruptedImages(images, corruption, severity, 3, indices))
         return -np.where(hidden, -2, hard.semantic @ clean.semantic.T).max(1)
 
     for corruption in ("occlusion", "mixing"):
@@ -154,18 +149,15 @@ def test_harder_images_search_the_clean_ones_without_their_own_original(grouped:
 
 def test_evaluation_is_repeatable(evaluated: Any) -> None:
     images, first = evaluated
-    again = RetrievalEvaluator(robustness_images=20).evaluate(
-        None, SimpleNamespace(size={"shortest_edge": 24}), images
-    )
+    again = RetrievalEvaluator(robustness_images=20).evaluate_images(mean_colors, images, side=24)
     assert first.metrics.items() >= again.metrics.items()
 
 
-def test_unlabelled_images_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedding_module, "embed_dataset", mean_colors)
+def test_unlabelled_images_are_refused() -> None:
     images = ColoredImages()
     images.labels = np.where(images.labels == 3, -1, images.labels)
     with pytest.raises(ValueError, match="10 images have no class"):
-        RetrievalEvaluator().evaluate(None, SimpleNamespace(size=None), images)
+        RetrievalEvaluator().evaluate_images(mean_colors, images)
 
 
 def test_report_stands_alone_and_escapes(evaluated: Any, tmp_path: Any) -> None:

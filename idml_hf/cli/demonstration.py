@@ -14,9 +14,9 @@ from rich.console import Console
 from idml_hf.data import ImageSet, load_retrieval_data
 from idml_hf.embedding import embed_dataset
 from idml_hf.evaluation import rank, retrieval_metrics
-from idml_hf.evaluation.sheets import retrieval_sheet
 from idml_hf.hub.card import write_model_card
 from idml_hf.image_processing_idml import IDMLImageProcessor
+from idml_hf.image_sheet import retrieval_sheet
 from idml_hf.index import IDMLIndex
 from idml_hf.modeling_idml import IDMLModel
 from idml_hf.training.recipe import RetrievalRun

@@ -70,7 +70,7 @@ def match_sheet(index: IDMLIndex, queries: list[Any], result: SearchResult) -> A
     """A sheet with a row for each query, a path or a PIL image: it, then its matches."""
     from PIL import Image
 
-    from idml_hf.evaluation.sheets import image_sheet
+    from idml_hf.image_sheet import image_sheet
 
     pictures, captions = [], []
     thumbnails = index.gallery.thumbnails
@@ -81,8 +81,8 @@ def match_sheet(index: IDMLIndex, queries: list[Any], result: SearchResult) -> A
         for rank, item in enumerate(result.ids[row].tolist()):
             if item >= 0 and thumbnails is not None:
                 pictures.append(thumbnails.image(positions[item]))
-                captions.append(f"{result.scores[row, rank]:.2f} {result.names[row, rank]}"[:18])
-    return image_sheet(pictures, captions, columns=1 + result.ids.shape[1])
+                captions.append(f"{result.scores[row, rank]:.2f} {result.names[row, rank]}")
+    return image_sheet(pictures, captions, columns=1 + result.ids.shape[1], lines=3)
 
 
 __all__ = ["match_sheet", "result_table", "search_index"]

@@ -1,22 +1,26 @@
 """Data sets: what is known by name, folders, parquet files and the Hub, through one door."""
 
-from .bad_images import BadImage, find_bad_images
 from .check import DatasetReport, SplitReport, check_dataset
-from .classification import ClassificationData, load_classification_data
+from .classification_data import ClassificationData, load_classification_data
+from .dataset_spec import DataLicence, DatasetSpec
 from .decoding import UnreadableImageError
 from .device_augmentation import DeviceAugmentation
 from .eval_images import EvalImages
 from .image_set import ImageSet
-from .loading import RetrievalData, load_images, load_retrieval_data
-from .randomness import derive_seed, seeded
-from .registry import DATASETS, DatasetSpec
-from .train_images import Draw, TrainImages
+from .loading import load_images
+from .randomness import derive_seed, generator, seeded, uniform
+from .registry import DATASETS
+from .retrieval_data import RetrievalData, load_retrieval_data
+from .small_images import SmallImages
+from .train_images import Draw, TrainImages, cropped_images
 from .transforms import Normalizer, padded_crop_transform, training_transform
+from .unreadable_images import BadImage, find_bad_images
 
 __all__ = [
     "DATASETS",
     "BadImage",
     "ClassificationData",
+    "DataLicence",
     "DatasetReport",
     "DatasetSpec",
     "DeviceAugmentation",
@@ -25,16 +29,20 @@ __all__ = [
     "ImageSet",
     "Normalizer",
     "RetrievalData",
+    "SmallImages",
     "SplitReport",
     "TrainImages",
     "UnreadableImageError",
     "check_dataset",
+    "cropped_images",
     "derive_seed",
     "find_bad_images",
+    "generator",
     "load_classification_data",
     "load_images",
     "load_retrieval_data",
     "padded_crop_transform",
     "seeded",
     "training_transform",
+    "uniform",
 ]

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from .bad_images import SHOWN, BadImage, map_images
-from .contact_sheet import contact_sheet
-from .counts import wrong_counts
+from idml_hf.image_sheet import Cell, sheet
+
+from .dataset_spec import wrong_counts
 from .decoding import UnreadableImageError
 from .image_set import UNLABELLED, ImageSet
-from .loading import named_splits, retrieval_splits
 from .sources import open_source
+from .splits import named_splits, retrieval_splits
+from .unreadable_images import SHOWN, BadImage, map_images
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def check_dataset(
     pairs = sorted((digests["train"][key], digests["test"][key]) for key in shared)
     duplicates = [(splits["train"].image_id(i), splits["test"].image_id(j)) for i, j in pairs]
     numbers = {split: _numbers(images) for split, images in splits.items()}
-    return DatasetReport(source.name, numbers, problems, unreadable, duplicates, contact_sheet(splits))
+    return DatasetReport(source.name, numbers, problems, unreadable, duplicates, _contact_sheet(splits))
 
 
 def _digest(images: ImageSet, index: int) -> bytes | str:
@@ -143,6 +144,25 @@ def _numbers(images: ImageSet) -> SplitReport:
         largest_class=int(counts.max(initial=0)),
         classes_with_one_image=int((counts == 1).sum()),
     )
+
+
+def _contact_sheet(splits: Mapping[str, ImageSet], classes: int = 6, images_per_class: int = 8) -> PIL.Image.Image:
+    """A row for each of some classes, evenly spread over each split; images that cannot be read are left blank."""
+    rows, titles = [], []
+    for split, images in splits.items():
+        present = np.unique(images.labels)
+        for label in present[np.unique(np.linspace(0, len(present) - 1, min(classes, len(present))).astype(int))]:
+            chosen = np.flatnonzero(images.labels == label)[:images_per_class]
+            rows.append([_cell(images, int(index)) for index in chosen])
+            titles.append(f"{split} {images.class_names[label] if label != UNLABELLED else ''}")
+    return sheet(rows, titles=titles)
+
+
+def _cell(images: ImageSet, index: int) -> Cell:
+    try:
+        return Cell(images.image(index))
+    except UnreadableImageError:
+        return Cell(None)
 
 
 def _section(title: str, entries: list[str]) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torchvision.ops import roi_align
 
+from .randomness import uniform
 from .transforms import Normalizer
 
 ATTEMPTS = 10
@@ -64,16 +65,6 @@ class DeviceAugmentation(torch.nn.Module):
         flipped = torch.from_numpy(draws[:, 0] < self.flip).to(pixels.device, non_blocking=True)
         cropped = roi_align(self.normalize(pixels), rois, self.image_size, aligned=True)
         return torch.where(flipped[:, None, None, None], cropped.flip(-1), cropped)
-
-
-def uniform(seeds: np.ndarray, number: int) -> np.ndarray:
-    """`number` values in [0, 1) for each seed: float64 (B, number). SplitMix64 (Steele et al., 2014)."""
-    with np.errstate(over="ignore"):
-        steps = np.arange(1, number + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        z = seeds.astype(np.int64).view(np.uint64)[:, None] + steps
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return ((z ^ (z >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
 
 
 def crop_boxes(

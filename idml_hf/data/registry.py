@@ -1,4 +1,4 @@
-"""The data sets known by name: where they are, how they split, and how many images must come out.
+"""The data sets known by name: where they are, how they split, how many images must come out, and their licences.
 
 A pinned revision is one at which independent public projects have recorded the schema and counts below. Where none is
 known, `revision` is None and the newest one is read: the counts then are the only guard.
@@ -6,59 +6,24 @@ known, `revision` is None and the newest one is read: the counts then are the on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-from idml_hf.data.readers.cars import read_cars
-from idml_hf.data.readers.cifar import read_cifar10, read_cifar100
-from idml_hf.data.readers.cub import read_cub
-from idml_hf.data.readers.fashion_mnist import read_fashion_mnist
-from idml_hf.data.readers.imagenet import read_imagenet
-from idml_hf.data.readers.sop import read_sop
+from .dataset_spec import UNKNOWN_LICENCE, DataLicence, DatasetSpec
+from .readers.cars import read_cars
+from .readers.cifar import read_cifar10, read_cifar100
+from .readers.cub import read_cub
+from .readers.fashion_mnist import read_fashion_mnist
+from .readers.imagenet import read_imagenet
+from .readers.sop import read_sop
 
-from .image_set import ImageSet
-
-
-@dataclass(frozen=True)
-class DatasetSpec:
-    """How to get a data set, how to split it, and what must come out.
-
-    Args:
-        name: name in the registry.
-        title: name in words.
-        task: `retrieval` (train and test have different classes) or `classification` (they have the same).
-        hub_id: data set on the Hub, or None.
-        revision: commit of `hub_id`, or None if none is known to be right.
-        hub_files: split -> files on the Hub, where a repository holds more than the data set.
-        image_column, label_column, class_name_column, group_column: columns on the Hub and in parquet files.
-        num_train_classes: the first so many classes train, the others test; None: the splits are used as they come.
-        first_test_class: name of the first class that tests, to tell a copy whose classes are in another order.
-        expected: split -> (images, classes) after splitting; other numbers are an error.
-        reader: reads the layout of the authors below a folder into split -> images.
-        layout: what `reader` looks for, in words.
-        default_root: where the layout lies if it is installed, or None.
-        embedded: folder in this package with `train.parquet` and `test.parquet`, or None.
-    """
-
-    name: str
-    title: str
-    expected: Mapping[str, tuple[int, int]]
-    task: str = "retrieval"
-    hub_id: str | None = None
-    revision: str | None = None
-    hub_files: Mapping[str, str] | None = None
-    image_column: str | None = None
-    label_column: str | None = None
-    class_name_column: str | None = None
-    group_column: str | None = None
-    num_train_classes: int | None = None
-    first_test_class: str | None = None
-    reader: Callable[[Path], dict[str, ImageSet]] | None = None
-    layout: str = "train.parquet and test.parquet"
-    default_root: Path | None = None
-    embedded: Path | None = None
-
+_EMBEDDED = Path(__file__).parent / "emoji_mini"
+_EMOJI_LICENCE = DataLicence(
+    "Published emoji artwork, each picture under the licence of its set: Apache-2.0, MIT, CC-BY-4.0 or CC-BY-SA-4.0. "
+    "The model is offered under the strictest of them, CC-BY-SA-4.0, as are the pictures on this page.",
+    model_licence="cc-by-sa-4.0",
+    attribution_file=_EMBEDDED / "README.md",
+)
+_CIFAR_LICENCE = DataLicence("The authors state no licence; they ask that their report be cited.")
 
 _SPECS = (
     DatasetSpec(
@@ -67,7 +32,8 @@ _SPECS = (
         expected={"train": (2300, 240), "test": (2279, 240)},
         class_name_column="name",
         group_column="family",
-        embedded=Path(__file__).parent / "emoji_mini",
+        embedded=_EMBEDDED,
+        licence=_EMOJI_LICENCE,
     ),
     DatasetSpec(
         name="emoji",
@@ -75,6 +41,7 @@ _SPECS = (
         expected={"train": (7518, 931), "test": (7462, 931)},
         class_name_column="name",
         group_column="family",
+        licence=_EMOJI_LICENCE,
     ),
     DatasetSpec(
         name="cub",
@@ -85,6 +52,10 @@ _SPECS = (
         first_test_class="101.White_Pelican",
         reader=read_cub,
         layout="CUB_200_2011/images.txt, image_class_labels.txt, classes.txt and images/",
+        licence=DataLicence(
+            "Photographs from Flickr whose copyright stays with the photographers; the authors give the data set for "
+            "non-commercial research and education."
+        ),
     ),
     DatasetSpec(
         name="cars",
@@ -116,6 +87,7 @@ _SPECS = (
         revision="49e2ee26f3810fb5a7536bbf732a7b07389a47b5",
         reader=read_imagenet,
         layout="train/ and val/ with one folder a WordNet id",
+        licence=DataLicence("The terms of access to ImageNet allow non-commercial research and education."),
     ),
     DatasetSpec(
         name="cifar10",
@@ -127,6 +99,7 @@ _SPECS = (
         image_column="img",
         reader=read_cifar10,
         layout="cifar-10-batches-bin/ or cifar-10-batches-py/",
+        licence=_CIFAR_LICENCE,
     ),
     DatasetSpec(
         name="cifar100",
@@ -139,6 +112,7 @@ _SPECS = (
         label_column="fine_label",
         reader=read_cifar100,
         layout="cifar-100-binary/ or cifar-100-python/",
+        licence=_CIFAR_LICENCE,
     ),
     DatasetSpec(
         name="fashion-mnist",
@@ -148,8 +122,15 @@ _SPECS = (
         hub_id="zalando-datasets/fashion_mnist",
         reader=read_fashion_mnist,
         layout="train-images-idx3-ubyte.gz and its three siblings",
-        default_root=Path("/usr/share/datasets/fashion-mnist"),
+        system_folder="datasets/fashion-mnist",
+        licence=DataLicence("Fashion-MNIST by Zalando SE, MIT."),
     ),
 )
 
 DATASETS: dict[str, DatasetSpec] = {spec.name: spec for spec in _SPECS}
+
+
+def data_licence(dataset: str | None) -> DataLicence:
+    """The terms of a data set known by name, else `UNKNOWN_LICENCE`."""
+    spec = DATASETS.get(dataset or "")
+    return UNKNOWN_LICENCE if spec is None else spec.licence

@@ -14,9 +14,9 @@ from datasets.naming import camelcase_to_snakecase
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-from .csv_metadata import METADATA, read_csv_folder
 from .folders import has_class_folders, read_class_folders, read_flat_folder
 from .image_set import ImageSet
+from .metadata_files import METADATA, read_csv_folder
 from .registry import DATASETS, DatasetSpec
 from .tables import read_parquet, read_tables
 
@@ -86,8 +86,7 @@ def _registered(
 ) -> dict[str, ImageSet]:
     if root is None and spec.embedded is not None:
         return _parquet(spec.embedded, columns, spec.name)
-    if root is None and spec.default_root is not None and spec.default_root.is_dir():
-        root = spec.default_root
+    root = spec.installed() if root is None else root
     if root is None:
         if spec.hub_id is None:
             here = f"; for the folder of that name here, write ./{spec.name}" if Path(spec.name).is_dir() else ""

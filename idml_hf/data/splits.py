@@ -1,12 +1,18 @@
-"""Splits of a data set by class: what is searched at test time are classes that training never saw."""
+"""Train, validation and test: the splits that a source has, or splits by class, by which test classes are unseen."""
 
 from __future__ import annotations
 
+import functools
 import logging
+from collections.abc import Mapping
 
 import numpy as np
 
-from .image_set import UNLABELLED, ImageSet
+from idml_hf.errors import listing
+
+from .dataset_spec import check_counts
+from .image_set import UNLABELLED, ImageSet, concatenate
+from .sources import Source
 
 logger = logging.getLogger("idml_hf.data")
 
@@ -92,3 +98,60 @@ def hold_out_images(images: ImageSet, fraction: float, seed: int) -> tuple[Image
     mask = np.zeros(len(images), dtype=bool)
     mask[order] = rank < np.repeat(held, counts)
     return images.select(~mask), images.select(mask)
+
+
+def retrieval_splits(source: Source) -> tuple[ImageSet, ImageSet | None, ImageSet]:
+    """Train, validation and test with disjoint classes, each numbered from 0.
+
+    Where the source has no splits, or its registry entry says so, classes are split by rule; else its splits are used
+    as they are, with a warning if they share classes.
+    """
+    spec = source.spec
+    splits = {split: labelled_only(images, source.name) for split, images in source.splits.items()}
+    if "all" in splits or (spec is not None and (spec.num_train_classes or spec.task == "classification")):
+        train, test = split_by_class(join_splits(splits), spec.num_train_classes if spec else None)
+        return train, None, test
+    train, validation, test = given_splits(splits, source.name)
+    train, test = train.renumbered(), test.renumbered()
+    shared = sorted(set(train.class_names) & set(test.class_names))
+    if shared:
+        logger.warning(
+            "%s: %d of %d test classes are also training classes (%s): this does not measure unseen classes",
+            source.name,
+            len(shared),
+            test.num_classes,
+            listing(shared),
+        )
+    return train, None if validation is None else validation.renumbered(), test
+
+
+def check_source(source: Source, train: ImageSet, test: ImageSet) -> None:
+    """Compare a registered data set with its registry entry, see `check_counts`; `train` and `test` as split."""
+    if source.spec is not None:
+        splits = {"train": train, "test": test} if source.spec.task == "retrieval" else named_splits(source)
+        check_counts(source.spec, splits)
+
+
+def named_splits(source: Source) -> dict[str, ImageSet]:
+    """Train, validation and test of the source as far as it has them, see `given_splits`."""
+    train, validation, test = given_splits(source.splits, source.name)
+    splits = {"train": train, "validation": validation, "test": test}
+    return {split: images for split, images in splits.items() if images is not None}
+
+
+def given_splits(splits: Mapping[str, ImageSet], name: str) -> tuple[ImageSet, ImageSet | None, ImageSet]:
+    """Train, validation and test as a source has them; a lone validation split is the test set.
+
+    Raises:
+        ValueError: if there is no such pair.
+    """
+    rest = dict(splits)
+    if "train" not in rest or len(rest) == 1:
+        raise ValueError(f"{name} has no train and test splits; it has {', '.join(rest)}")
+    test = rest.pop("test" if "test" in rest else "validation")
+    return rest["train"], rest.get("validation"), test
+
+
+def join_splits(splits: Mapping[str, ImageSet]) -> ImageSet:
+    """All images of a source, one split after the other."""
+    return functools.reduce(concatenate, splits.values())

@@ -6,9 +6,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+from transformers.image_utils import PILImageResampling
 
+from idml_hf.image_processing_idml import SMALL_IMAGE, IDMLImageProcessor
+
+from .device_augmentation import DeviceAugmentation
 from .image_set import ImageSet
 from .randomness import derive_seed, seeded
+from .transforms import training_transform
 
 
 class Draw(NamedTuple):
@@ -74,3 +79,32 @@ class TrainImages(torch.utils.data.Dataset):
 
     def _seed(self, draw: Draw) -> int:
         return derive_seed(self.seed, *draw)
+
+
+def cropped_images(
+    images: ImageSet,
+    processor: IDMLImageProcessor,
+    *,
+    crop_scale: float = 0.08,
+    flip: float = 0.5,
+    seed: int = 0,
+    on_device: bool = False,
+) -> tuple[TrainImages, DeviceAugmentation | None]:
+    """Training images in random crops of random size, resized as the processor resizes, and what crops on the device.
+
+    Args:
+        images: what to train on.
+        processor: the model's, which says size, filter and, on the device, normalisation.
+        crop_scale: smallest area of a crop, as a share of the image's.
+        flip: probability of a horizontal flip.
+        seed: seed of the run.
+        on_device: leave the images whole; the second result is for the trainer. Else it is None.
+    """
+    size = processor.crop_size["height"]
+    scale = (crop_scale, 1.0)
+    if on_device:
+        augmentation = DeviceAugmentation(size, processor.image_mean, processor.image_std, scale=scale, flip=flip)
+        return TrainImages(images, None, seed), augmentation
+    bilinear = size <= SMALL_IMAGE or processor.resample == PILImageResampling.BILINEAR
+    transform = training_transform(size, scale=scale, flip=flip, interpolation="bilinear" if bilinear else "bicubic")
+    return TrainImages(images, transform, seed), None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from idml_hf.image_sheet import retrieval_sheet
+
 from .clustering import clustering_metrics
 from .evaluator import RetrievalEvaluator
 from .result import Evaluation
 from .retrieval import Ranking, rank, retrieval_metrics
 from .robustness import robustness_metrics
-from .sheets import retrieval_sheet
 from .uncertainty import ood_metrics, risk_coverage, uncertainty_metrics
 
 __all__ = [

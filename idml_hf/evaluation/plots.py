@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from idml_hf.image_sheet import RIGHT, WRONG
 from idml_hf.metric_names import SIGNALS, metric
 
 from .retrieval import Ranking
-from .sheets import RIGHT, WRONG
 from .uncertainty import free_signals, is_constant, risk_coverage
 
 _COLORS = {"": "#d95f02", "max_similarity": "#1b9e77", "margin": "#7570b3", "norm": "#666666"}

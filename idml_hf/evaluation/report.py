@@ -12,11 +12,11 @@ import jinja2
 import numpy as np
 
 from idml_hf.files import write_text
+from idml_hf.image_sheet import NEUTRAL, RIGHT, WRONG, image_sheet, retrieval_sheet
 from idml_hf.metric_tables import metric_tables
 
 from .plots import risk_coverage_plot, uncertainty_histogram
 from .retrieval import Ranking
-from .sheets import NEUTRAL, RIGHT, WRONG, image_sheet, retrieval_sheet
 
 _SHEET_IMAGES = 24
 _SHEET_QUERIES = 12

@@ -11,8 +11,7 @@ import jinja2
 from huggingface_hub import CardData, EvalResult, ModelCard, ModelCardData
 from transformers.modelcard import make_markdown_table
 
-from idml_hf.data.licences import data_licence
-from idml_hf.data.registry import DATASETS
+from idml_hf.data.registry import DATASETS, data_licence
 from idml_hf.metric_names import SIGNALS, is_number, key_for, measured, metric
 from idml_hf.metric_tables import CLASSIFICATION, RETRIEVAL, metric_tables
 

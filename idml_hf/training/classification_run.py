@@ -11,15 +11,22 @@ from typing import Any
 from torch.utils.data import Dataset
 from transformers import set_seed
 
-from idml_hf.data import ClassificationData, DeviceAugmentation, EvalImages, ImageSet, load_classification_data
+from idml_hf.data import (
+    ClassificationData,
+    DeviceAugmentation,
+    EvalImages,
+    ImageSet,
+    SmallImages,
+    cropped_images,
+    load_classification_data,
+)
 from idml_hf.image_processing_idml import IDMLImageProcessor
 from idml_hf.model_evaluation import evaluate_classifier
 from idml_hf.modeling_idml import IDMLForImageClassification
 
 from .classification import ClassificationArguments, ClassificationTrainer
-from .classification_images import SmallImages
 from .classification_recipe import ClassificationRun
-from .run_parts import CHECKPOINTS, build_on_trunk, cropped_images, prepare_output, save_run, training_arguments
+from .run_parts import CHECKPOINTS, build_on_trunk, prepare_output, save_run, training_arguments
 
 
 def train_classification(run: ClassificationRun, progress: bool = True) -> dict[str, Any]:
@@ -122,7 +129,14 @@ def _training_images(
     run: ClassificationRun, images: ImageSet, processor: IDMLImageProcessor
 ) -> tuple[Dataset, DeviceAugmentation | None]:
     if run.augmentation == "crop":
-        return cropped_images(run, images, processor)
+        return cropped_images(
+            images,
+            processor,
+            crop_scale=run.crop_scale,
+            flip=run.flip,
+            seed=run.seed,
+            on_device=run.augment_on_device,
+        )
     size = processor.crop_size["height"]
     small = SmallImages(images, run.padding if run.augmentation == "shift" else 0, run.flip, run.seed)
     if tuple(small.pixels.shape[2:]) != (size, size):

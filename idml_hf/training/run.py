@@ -11,7 +11,7 @@ from typing import Any
 from transformers import set_seed
 
 from idml_hf.configuration_idml import REFERENCE_WEIGHT
-from idml_hf.data import EvalImages, RetrievalData, load_retrieval_data
+from idml_hf.data import EvalImages, RetrievalData, cropped_images, load_retrieval_data
 from idml_hf.embedding import embed_dataset
 from idml_hf.evaluation.evaluator import Evaluation, RetrievalEvaluator
 from idml_hf.evaluation.plots import risk_coverage_plot
@@ -21,7 +21,7 @@ from idml_hf.modeling_metric_learning import IDMLForMetricLearning
 
 from .arguments import IDMLTrainingArguments
 from .recipe import RetrievalRun
-from .run_parts import CHECKPOINTS, build_on_trunk, cropped_images, prepare_output, save_run, training_arguments
+from .run_parts import CHECKPOINTS, build_on_trunk, prepare_output, save_run, training_arguments
 from .trainer import IDMLTrainer
 
 
@@ -130,7 +130,14 @@ def build_trainer(
     """The trainer of a run."""
     validation = None if data.validation is None else EvalImages(data.validation, processor)
     best_metric = None if validation is None else "recall_at_1"
-    images, augmentation = cropped_images(run, data.train, processor)
+    images, augmentation = cropped_images(
+        data.train,
+        processor,
+        crop_scale=run.crop_scale,
+        flip=run.flip,
+        seed=run.seed,
+        on_device=run.augment_on_device,
+    )
     return IDMLTrainer(
         model,
         training_arguments(run, IDMLTrainingArguments, best_metric, progress, mixup=run.mixup),

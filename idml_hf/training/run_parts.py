@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from transformers.image_utils import PILImageResampling
 from transformers.utils import logging
 
-from idml_hf.data import DeviceAugmentation, ImageSet, TrainImages, training_transform
 from idml_hf.errors import one_of
-from idml_hf.image_processing_idml import SMALL_IMAGE, IDMLImageProcessor
+from idml_hf.image_processing_idml import IDMLImageProcessor
 from idml_hf.modeling_idml import IDMLPreTrainedModel
 
 from .arguments import IDMLTrainingArguments
@@ -122,23 +120,6 @@ def training_arguments(
     return arguments_class(**arguments)
 
 
-def cropped_images(
-    run: TrainingRun, images: ImageSet, processor: IDMLImageProcessor
-) -> tuple[TrainImages, DeviceAugmentation | None]:
-    """Training images in random crops of random size, resized as the processor resizes, and what crops on the device.
-
-    With `augment_on_device` the images come whole, and the second is for the trainer; else it is None.
-    """
-    size = processor.crop_size["height"]
-    crops: dict[str, Any] = {"scale": (run.crop_scale, 1.0), "flip": run.flip}
-    if run.augment_on_device:
-        augmentation = DeviceAugmentation(size, processor.image_mean, processor.image_std, **crops)
-        return TrainImages(images, None, run.seed), augmentation
-    bilinear = size <= SMALL_IMAGE or processor.resample == PILImageResampling.BILINEAR
-    transform = training_transform(size, **crops, interpolation="bilinear" if bilinear else "bicubic")
-    return TrainImages(images, transform, run.seed), None
-
-
 def save_run(
     run: TrainingRun,
     model: IDMLPreTrainedModel,
@@ -163,4 +144,4 @@ def save_run(
     write_model_card(output)
 
 
-__all__ = ["CHECKPOINTS", "build_on_trunk", "cropped_images", "prepare_output", "save_run", "training_arguments"]
+__all__ = ["CHECKPOINTS", "build_on_trunk", "prepare_output", "save_run", "training_arguments"]

@@ -89,7 +89,7 @@ def test_official_labels_belong_to_the_images(official, monkeypatch):
 @pytest.mark.parametrize("name", CLASSIFICATION)
 @pytest.mark.parametrize("layout", ["official", "hub"])
 def test_classification_splits(name, layout, official, hub, monkeypatch):
-    replicas.expect(monkeypatch, name, default_root=None)
+    replicas.expect(monkeypatch, name, system_folder=None)
     data = load_classification_data(name, root=official[name] if layout == "official" else None)
     counts = replicas.REPLICA_COUNTS[name]
     assert (len(data.train), data.train.num_classes) == counts["train"]
@@ -124,8 +124,7 @@ def test_cifar100_for_retrieval_splits_by_class(official, monkeypatch):
 
 
 def test_fashion_mnist_of_debian():
-    root = DATASETS["fashion-mnist"].default_root
-    if not root.is_dir():
+    if DATASETS["fashion-mnist"].installed() is None:
         pytest.skip("Debian's package dataset-fashion-mnist is not installed")
     data = load_classification_data("fashion-mnist", check_images=False)
     assert (len(data.train), len(data.test)) == (60000, 10000)

@@ -18,7 +18,7 @@ from idml_hf.data import (
     load_retrieval_data,
 )
 from idml_hf.data import (
-    bad_images as checking,
+    unreadable_images as checking,
 )
 
 

@@ -25,7 +25,8 @@ from idml_hf.data import (
     seeded,
     training_transform,
 )
-from idml_hf.data.device_augmentation import ATTEMPTS, crop_boxes, uniform
+from idml_hf.data.device_augmentation import ATTEMPTS, crop_boxes
+from idml_hf.data.randomness import uniform
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]
 

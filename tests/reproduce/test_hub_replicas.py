@@ -42,7 +42,7 @@ def served(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["cub", "cars", "sop", "imagenet", "cifar10", "cifar100", "fashion-mnist"])
 def test_two_steps_from_the_hub(name, served, tmp_path, monkeypatch):
     table = TABLES[name]
-    expect(monkeypatch, name, first_test_class=None, default_root=None)
+    expect(monkeypatch, name, first_test_class=None, system_folder=None)
     log = served(name)
     tiny = TINY
     if table.task == "classification":

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
+from idml_hf.data.annotation_files import locate, path_below
 from idml_hf.data.image_set import ImageSet
-from idml_hf.data.metadata import locate, path_below
 
 
 def read_cars(root: Path) -> dict[str, ImageSet]:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from idml_hf.data.annotation_files import locate
 from idml_hf.data.image_set import ImageSet
-from idml_hf.data.metadata import locate
 
 PIXELS = 3 * 32 * 32
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from idml_hf.data.annotation_files import locate, path_below, read_rows
 from idml_hf.data.image_set import ImageSet
-from idml_hf.data.metadata import locate, path_below, read_rows
 
 
 def read_cub(root: Path) -> dict[str, ImageSet]:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from idml_hf.data.annotation_files import locate
 from idml_hf.data.image_set import ImageSet
-from idml_hf.data.metadata import locate
 
 CLASSES = (
     "T-shirt/top",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from idml_hf.data.annotation_files import locate
 from idml_hf.data.folders import has_class_folders, read_class_folders
 from idml_hf.data.image_set import ImageSet
-from idml_hf.data.metadata import locate
 
 
 def read_imagenet(root: Path) -> dict[str, ImageSet]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from idml_hf.data.annotation_files import integer, locate, path_below, read_rows
 from idml_hf.data.image_set import ImageSet
-from idml_hf.data.metadata import integer, locate, path_below, read_rows
 
 COLUMNS = ("image_id", "class_id", "super_class_id", "path")
 

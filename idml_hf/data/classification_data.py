@@ -7,12 +7,11 @@ from pathlib import Path
 
 from idml_hf.errors import listing
 
-from .bad_images import drop_bad_images
-from .counts import check_counts
+from .dataset_spec import check_counts
 from .image_set import ImageSet, concatenate
-from .loading import given_splits, named_splits
 from .sources import open_source
-from .splits import hold_out_images, labelled_only
+from .splits import given_splits, hold_out_images, labelled_only, named_splits
+from .unreadable_images import drop_bad_images
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .annotation_files import path_below
 from .image_set import ImageSet
-from .metadata import path_below
 
 METADATA = "metadata.csv"
 FILE_COLUMN = "file_name"

@@ -8,8 +8,7 @@ import torch
 from PIL import Image
 
 from idml_hf.data import Draw, ImageSet, load_images
-from idml_hf.data.pixels import read_pixels
-from idml_hf.training.classification_images import SmallImages, shift_and_flip
+from idml_hf.data.small_images import SmallImages, read_pixels, shift_and_flip
 
 
 def arrays(number=12, colour=True, size=(6, 9)):

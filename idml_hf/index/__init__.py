@@ -6,27 +6,28 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _PUBLIC = {
-    "IDMLIndex": "index",
-    "IDMLMilvusIndex": "milvus",
-    "IndexFileError": "storage",
-    "ModelMismatchError": "model_reference",
-    "SearchResult": "results",
+    "IDMLIndex": "idml_hf.index.index",
+    "IDMLMilvusIndex": "idml_hf.index.milvus",
+    "IndexFileError": "idml_hf.index_files",
+    "ModelMismatchError": "idml_hf.index.model_reference",
+    "SearchResult": "idml_hf.index.results",
 }
 
 __all__ = ["IDMLIndex", "IDMLMilvusIndex", "IndexFileError", "ModelMismatchError", "SearchResult"]
 
 if TYPE_CHECKING:
+    from idml_hf.index_files import IndexFileError
+
     from .index import IDMLIndex
     from .milvus import IDMLMilvusIndex
     from .model_reference import ModelMismatchError
     from .results import SearchResult
-    from .storage import IndexFileError
 
 
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_PUBLIC[name]}", __name__), name)
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -13,8 +13,8 @@ import pyarrow as pa
 from idml_hf.confidence.collection import Collection
 from idml_hf.data import ImageSet
 from idml_hf.embedding import Embeddings
+from idml_hf.index_files import IndexFileError
 
-from .storage import IndexFileError
 from .thumbnails import Thumbnails
 
 

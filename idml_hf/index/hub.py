@@ -12,7 +12,7 @@ from typing import Any
 from huggingface_hub import CommitInfo, HfApi, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
-from .storage import MANIFEST
+from idml_hf.index_files import MANIFEST
 
 INDEX_FOLDER = "index"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)

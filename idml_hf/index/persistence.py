@@ -14,13 +14,13 @@ from huggingface_hub import CommitInfo
 
 from idml_hf.confidence.calibration import Calibration
 from idml_hf.image_processing_idml import IDMLImageProcessor
+from idml_hf.index_files import StoredIndex, read_index, write_index
 from idml_hf.modeling_idml import IDMLModel
 from idml_hf.search.engines import Engine, restore_engine
 
 from .gallery import Gallery
 from .hub import HUB_ID, IndexToPush, pull_index, push_index, push_space
 from .model_reference import ModelReference, load_model, processor_of
-from .storage import StoredIndex, read_index, write_index
 
 if TYPE_CHECKING:
     from typing_extensions import Self

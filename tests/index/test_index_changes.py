@@ -8,7 +8,7 @@ from PIL import Image
 
 from idml_hf import IDMLIndex, IDMLModel
 from idml_hf.index.gallery import unit_rows
-from idml_hf.index.storage import IndexFileError
+from idml_hf.index_files import IndexFileError
 from idml_hf.search.exact import top_k
 
 

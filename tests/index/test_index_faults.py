@@ -14,9 +14,8 @@ import filelock
 import numpy as np
 import pytest
 
-from idml_hf import IDMLIndex
-from idml_hf.index import storage
-from idml_hf.index.storage import IndexFileError
+from idml_hf import IDMLIndex, index_files
+from idml_hf.index_files import IndexFileError
 
 
 @pytest.fixture
@@ -84,9 +83,9 @@ def test_a_full_disk_leaves_the_old_index(saved: Path, step: str, monkeypatch: p
         raise OSError(errno.ENOSPC, "No space left on device")
 
     target = {
-        "arrays": (storage.pq, "write_table"),
-        "manifest": (storage.json, "dump"),
-        "rename": (storage.os, "replace"),
+        "arrays": (index_files.pq, "write_table"),
+        "manifest": (index_files.json, "dump"),
+        "rename": (index_files.os, "replace"),
     }
     with monkeypatch.context() as patched:
         patched.setattr(*target[step], full)
@@ -102,7 +101,7 @@ CHILD = """
     import os, resource, signal, sys
     import numpy as np
     from idml_hf import IDMLIndex
-    from idml_hf.index import storage
+    from idml_hf import index_files
 
     index = IDMLIndex.load(sys.argv[1])
     index.add_embeddings(np.ones((40_000, 8)), np.ones((40_000, 3)), labels=[0] * 40_000, class_names=["a"])
@@ -113,7 +112,7 @@ CHILD = """
     except OSError as error:
         print(error, len(list(index._origin[0].glob("data-*"))), flush=True)
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    storage.json.dump = lambda *arguments, **options: os.kill(os.getpid(), signal.SIGKILL)
+    index_files.json.dump = lambda *arguments, **options: os.kill(os.getpid(), signal.SIGKILL)
     index.save(sys.argv[1])
 """
 
@@ -158,19 +157,19 @@ def test_an_open_index_goes_on_when_another_process_saves(saved: Path) -> None:
 
 
 def test_a_read_during_a_save_finds_one_whole_index(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read_arrays = storage._read_arrays
+    read_arrays = index_files._read_arrays
     calls = []
 
     def save_in_between(folder: Path, manifest: Any) -> Any:
         calls.append(manifest["version"])
         if len(calls) == 1:
-            monkeypatch.setattr(storage, "_read_arrays", read_arrays)
+            monkeypatch.setattr(index_files, "_read_arrays", read_arrays)
             smaller = IDMLIndex.load(saved)
             smaller.remove([0])
             smaller.save(saved)
         return read_arrays(folder, manifest)
 
-    monkeypatch.setattr(storage, "_read_arrays", save_in_between)
+    monkeypatch.setattr(index_files, "_read_arrays", save_in_between)
     assert len(IDMLIndex.load(saved)) == 49
 
 

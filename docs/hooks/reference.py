@@ -1,0 +1,119 @@
+"""Pages of the reference, made from the package when the site is built: one for the command line, one a room."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import typer
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+PACKAGE = Path(__file__).parents[2] / "idml_hf"
+# the modules at the root of the package, gathered by what they are for
+ROOT_PAGES = {
+    "model": (
+        "modeling_idml",
+        "modeling_metric_learning",
+        "configuration_idml",
+        "image_processing_idml",
+        "uncertainty_head",
+        "timm_trunk",
+        "reference_memory",
+    ),
+    "similarity": ("similarity",),
+    "embedding": ("embedding", "embedding_shards"),
+    "ground": ("metric_names", "errors", "files", "image_sheet", "export_onnx"),
+}
+TITLES = {
+    "architectures": "Architectures for small pictures",
+    "data": "Data sets",
+    "ground": "Names, messages, files",
+    "hub": "The Hub",
+    "model": "Model",
+}
+COMMAND_LINE = "cli"
+# addresses of the first edition, which only forward
+FORWARDED = "retrieval"
+
+
+def pages() -> dict[str, list[str]]:
+    """The pages of the Python reference: name -> its public modules."""
+    out = {}
+    for page, names in ROOT_PAGES.items():
+        out[page] = [f"idml_hf.{name}" for name in names if (PACKAGE / f"{name}.py").exists()]
+    listed = {module for modules in out.values() for module in modules}
+    rest = [p for p in sorted(PACKAGE.glob("[!_]*.py")) if f"idml_hf.{p.stem}" not in listed]
+    out["ground"] += [f"idml_hf.{p.stem}" for p in rest]
+    for room in sorted(p.parent for p in PACKAGE.glob("[!_]*/__init__.py")):
+        if room.name in (COMMAND_LINE, FORWARDED):
+            continue
+        files = [f for f in sorted(room.rglob("*.py")) if not any(part.startswith("_") for part in _parts(f))]
+        modules = [".".join(("idml_hf", *_parts(f))) for f in files]
+        out[room.name] = [f"idml_hf.{room.name}", *modules]
+    return out
+
+
+def _parts(file: Path) -> tuple[str, ...]:
+    return file.relative_to(PACKAGE).with_suffix("").parts
+
+
+def title(page: str) -> str:
+    """What a page is called."""
+    return TITLES.get(page, page.replace("_", " ").capitalize())
+
+
+def api_page(page: str, modules: list[str]) -> str:
+    """A page of the Python reference, as Markdown for mkdocstrings."""
+    return "\n\n".join([f"# {title(page)}", *(f"::: {module}" for module in modules)]) + "\n"
+
+
+def command_line_page() -> str:
+    """All commands with their options and examples, as Markdown."""
+    from idml_hf.cli.main import app
+
+    group: Any = typer.main.get_command(app)
+    out = ["# Command line", group.help, ""]
+    for name, command in _commands(group, "idml-hf"):
+        context = command.make_context(name, [], resilient_parsing=True)
+        usage = " ".join([name, *command.collect_usage_pieces(context)])
+        out += [f"## {name}", command.help or "", "", "```text", usage, "```", ""]
+        if command.epilog:
+            out += ["```bash", command.epilog.removeprefix("Example: "), "```", ""]
+        shown = [p for p in command.params if p.name != "help" and not p.hidden]
+        records = [p.get_help_record(context) for p in shown]
+        rows = [f"| `{_cell(flags)}` | {_cell(text)} |" for flags, text in records]
+        out += ["| | |", "|---|---|", *rows, ""] if rows else []
+    return "\n".join(out)
+
+
+def _commands(group: Any, prefix: str) -> list[tuple[str, Any]]:
+    out = []
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            out += _commands(command, f"{prefix} {name}")
+        else:
+            out.append((f"{prefix} {name}", command))
+    return out
+
+
+def _cell(text: str | None) -> str:
+    text = re.sub(r"\[default: \(?(.*?)\)?(; .*)?\]$", r"(default: \1)", " ".join((text or "").split()))
+    return text.replace("|", "\\|")
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Put the generated pages into the navigation."""
+    for entry in config.nav or []:
+        if "Reference" in entry:
+            entry["Reference"] += [{title(page): f"reference/python-{page}.md"} for page in pages()]
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the generated pages."""
+    for page, modules in pages().items():
+        files.append(File.generated(config, f"reference/python-{page}.md", content=api_page(page, modules)))
+    files.append(File.generated(config, "reference/command-line.md", content=command_line_page()))
+    return files

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,28 @@ def title(page: str) -> str:
 
 def api_page(page: str, modules: list[str]) -> str:
     """A page of the Python reference, as Markdown for mkdocstrings."""
-    return "\n\n".join([f"# {title(page)}", *(f"::: {module}" for module in modules)]) + "\n"
+    return "\n\n".join([f"# {title(page)}", *(_entry(module) for module in modules)]) + "\n"
+
+
+def _entry(module: str) -> str:
+    """What mkdocstrings is to show of a module; of a package what is written there, the rest having entries."""
+    file = PACKAGE.parent.joinpath(*module.split("."), "__init__.py")
+    if not file.exists():
+        return f"::: {module}"
+    members = [name for name in _defined_names(file) if not name.startswith("_")]
+    return f"::: {module}\n    options:\n      members: {members or 'false'}"
+
+
+def _defined_names(file: Path) -> list[str]:
+    names = []
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.append(node.name)
+        elif isinstance(node, ast.Assign):
+            names += [target.id for target in node.targets if isinstance(target, ast.Name)]
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            names.append(node.target.id)
+    return names
 
 
 def command_line_page() -> str:
@@ -80,7 +102,7 @@ def command_line_page() -> str:
         usage = " ".join([name, *command.collect_usage_pieces(context)])
         out += [f"## {name}", command.help or "", "", "```text", usage, "```", ""]
         if command.epilog:
-            out += ["```bash", command.epilog.removeprefix("Example: "), "```", ""]
+            out += ["```bash", _wrapped(command.epilog.removeprefix("Example: ")), "```", ""]
         shown = [p for p in command.params if p.name != "help" and not p.hidden]
         records = [p.get_help_record(context) for p in shown]
         rows = [f"| `{_cell(flags)}` | {_cell(text)} |" for flags, text in records]
@@ -96,6 +118,17 @@ def _commands(group: Any, prefix: str) -> list[tuple[str, Any]]:
         else:
             out.append((f"{prefix} {name}", command))
     return out
+
+
+def _wrapped(command: str, width: int = 76) -> str:
+    """A command over as many lines as it takes, broken before options."""
+    lines = [""]
+    for part in re.split(r" (?=--)", command):
+        if lines[-1] and len(lines[-1]) + len(part) > width:
+            lines.append(f"    {part}")
+        else:
+            lines[-1] = f"{lines[-1]} {part}".lstrip() if len(lines) == 1 else f"{lines[-1]} {part}"
+    return " \\\n".join(lines)
 
 
 def _cell(text: str | None) -> str:

@@ -106,7 +106,7 @@ def command_line_page() -> str:
         shown = [p for p in command.params if p.name != "help" and not p.hidden]
         records = [p.get_help_record(context) for p in shown]
         rows = [f"| `{_cell(flags)}` | {_cell(text)} |" for flags, text in records]
-        out += ["| | |", "|---|---|", *rows, ""] if rows else []
+        out += ["| Option | |", "|---|---|", *rows, ""] if rows else []
     return "\n".join(out)
 
 

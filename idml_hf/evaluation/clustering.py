@@ -1,4 +1,4 @@
-"""Clustering metrics: NMI and F1 of k-means with as many clusters as classes."""
+"""Clustering metrics: NMI, AMI and F1 of k-means with as many clusters as classes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.cluster import KMeans
-from sklearn.metrics import normalized_mutual_info_score
+from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 from sklearn.metrics.cluster import pair_confusion_matrix
 
 from idml_hf.search.scores import as_matrix
@@ -21,11 +21,12 @@ BACKENDS = ("faiss", "sklearn")
 def clustering_metrics(
     embeddings: Any, labels: Any, seed: int = 0, *, iterations: int = 20, backend: str | None = None
 ) -> dict[str, Any]:
-    """NMI and F1 of a k-means clustering of the normalised embeddings, with as many clusters as classes.
+    """NMI, AMI and F1 of a k-means clustering of the normalised embeddings, with as many clusters as classes.
 
-    NMI is mutual information over the arithmetic mean of the two entropies; F1 is that of the pairs of items that
-    share a cluster against those that share a class (Song et al., "Deep Metric Learning via Lifted Structured Feature
-    Embedding", 2016). Both depend on where k-means starts, so the settings are part of the result.
+    NMI is mutual information over the arithmetic mean of the two entropies; AMI is the same less what clusters at
+    random would have (Vinh et al., 2010), which matters where classes are small and many; F1 is that of the pairs of
+    items that share a cluster against those that share a class (Song et al., "Deep Metric Learning via Lifted
+    Structured Feature Embedding", 2016). All depend on where k-means starts, so the settings are part of the result.
 
     Args:
         embeddings: `(N, d)` array or tensor.
@@ -36,7 +37,8 @@ def clustering_metrics(
             default faiss where it is installed.
 
     Returns:
-        `nmi` and `f1` in [0, 1], `clustering_backend`, `clustering_seed`, `clustering_iterations`, `num_clusters`.
+        `nmi` and `f1` in [0, 1], `ami` in [-1, 1], and `clustering_backend`, `clustering_seed`,
+        `clustering_iterations`, `num_clusters`.
 
     Raises:
         ValueError: for values that are not finite, a zero row, another number of labels, fewer than two items.
@@ -64,6 +66,7 @@ def clustering_metrics(
     clusters = cluster(normal, number, seed, iterations)
     return {
         "nmi": float(normalized_mutual_info_score(classes, clusters)),
+        "ami": float(adjusted_mutual_info_score(classes, clusters)),
         "f1": pair_f1(classes, clusters),
         "clustering_backend": backend,
         "clustering_seed": seed,

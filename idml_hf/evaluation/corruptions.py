@@ -14,8 +14,12 @@ import numpy as np
 from PIL import Image, ImageFilter
 from scipy.stats import rankdata
 
+from idml_hf.errors import one_of
+
 CORRUPTIONS = ("blur", "noise", "occlusion", "downscaling", "mixing")
 SEVERITIES = (0, 1, 2, 3, 4, 5)
+UNSEEN = ("blur", "noise", "occlusion")
+"""Those that training never degrades images by, nor by anything akin (`idml_hf.training.degradation`)."""
 
 
 class CorruptedImages:
@@ -44,9 +48,7 @@ class CorruptedImages:
         indices: Any = None,
         side: int | None = None,
     ) -> None:
-        names = (*CORRUPTIONS, "crop")
-        if corruption not in names:
-            raise ValueError(f"unknown corruption {corruption!r}: choose from {', '.join(names)}")
+        one_of("corruption", corruption, (*CORRUPTIONS, "crop"))
         if severity not in (SEVERITIES if corruption != "crop" else (0, 1)):
             raise ValueError(f"severity {severity} of {corruption!r} does not exist")
         if corruption == "mixing" and len(images) < 2:
@@ -75,6 +77,52 @@ class CorruptedImages:
             scale = self.side / min(image.size)
             image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
         return image
+
+
+class PartlyDegradedImages:
+    """A view of images of which half, drawn at random, are degraded by an unseen corruption of random severity.
+
+    Args:
+        images: Sequence of PIL images.
+        seed: Seed of all that is random.
+        indices: Which of the images to view.
+        side: As for `CorruptedImages`.
+        corruptions: Which corruptions to draw from.
+
+    Attributes:
+        severity: `(n,)` 0 for an image that is left as it is, else 1 to 5.
+
+    Example:
+        >>> view = PartlyDegradedImages([Image.new("RGB", (40, 30), "white")] * 4, 0, [0, 1, 2, 3])
+        >>> int((view.severity > 0).sum()), view[0].size
+        (2, (40, 30))
+    """
+
+    def __init__(
+        self,
+        images: Sequence[Any],
+        seed: int,
+        indices: Any,
+        side: int | None = None,
+        corruptions: Sequence[str] = UNSEEN,
+    ) -> None:
+        self.indices = np.asarray(indices)
+        number = len(self.indices)
+        rng = np.random.default_rng([seed, *b"degraded"])
+        self.severity = rng.integers(1, len(SEVERITIES), number)
+        self.severity[rng.permutation(number)[: number - number // 2]] = 0
+        self.kind = rng.integers(len(corruptions), size=number)
+        self._views = {
+            (kind, severity): CorruptedImages(images, name, severity, seed, self.indices, side)
+            for kind, name in enumerate(corruptions)
+            for severity in SEVERITIES
+        }
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> Image.Image:
+        return self._views[int(self.kind[position]), int(self.severity[position])][position]
 
 
 def blur(image: Image.Image, severity: int, rng: np.random.Generator) -> Image.Image:

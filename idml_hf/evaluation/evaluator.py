@@ -8,13 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from .ambiguity import ambiguity_metrics
+from .ceiling import ceiling_metrics
 from .clustering import clustering_metrics
+from .foreign import absent_metrics, blank_images, judge_foreign, noise_images
+from .pairs import pair_metrics
 from .result import Embed, EmbeddedImages, Evaluation
 from .retrieval import Ranking, rank
 from .robustness import robustness_metrics
-from .uncertainty import judge_uncertainty, ood_metrics
+from .uncertainty import NEIGHBOURS, judge_uncertainty
 
-_KEPT_NEIGHBOURS = 10
+_FOREIGN_SIDE = 64  # pixels of what shows nothing, where the model's own size is not known
 
 
 class RetrievalEvaluator:
@@ -27,7 +31,11 @@ class RetrievalEvaluator:
         metric: Ranking by `"cosine"`, `"euclidean"` or `"introspective"`.
         tau: Temperature of the introspective distance.
         robustness_images: Images for the crop and corruption tests of `evaluate_images`; 0 leaves them out.
-        seed: Seed of k-means and of the corruptions.
+        ambiguous_images: Queries, half of them degraded, of `ambiguity_metrics`; 0 leaves them out.
+        foreign_images: Images of noise, and blank ones, to be told from those that belong; 0 leaves them out.
+        pairs: Pairs of images for `pair_metrics`; 0 leaves them out.
+        ceiling_splits: Splits of the classes for `ceiling_metrics`; 0 leaves it out.
+        seed: Seed of all that is random.
         device: Where to search; by default the CPU.
 
     Example:
@@ -49,6 +57,10 @@ class RetrievalEvaluator:
         metric: str = "cosine",
         tau: float = 5.0,
         robustness_images: int = 200,
+        ambiguous_images: int = 2000,
+        foreign_images: int = 200,
+        pairs: int = 10_000,
+        ceiling_splits: int = 5,
         seed: int = 0,
         device: Any = None,
     ) -> None:
@@ -57,6 +69,8 @@ class RetrievalEvaluator:
         self.clustering = clustering
         self.metric, self.tau = metric, tau
         self.robustness_images = robustness_images
+        self.ambiguous_images, self.foreign_images = ambiguous_images, foreign_images
+        self.pairs, self.ceiling_splits = pairs, ceiling_splits
         self.seed = seed
         self.device = device
 
@@ -76,7 +90,8 @@ class RetrievalEvaluator:
         Returns:
             An `Evaluation`. Its metrics are those of `retrieval_metrics`, `uncertainty_metrics` and perhaps
             `clustering_metrics`, with `protocol` (`plain` or `grouped:COLUMN`), `ranking` (the metric searched by),
-            `uncertainty_mean` and `uncertainty_std`. What is undefined is `None`, since JSON has no NaN.
+            `uncertainty_mean` and `uncertainty_std`, and some averaged over classes with the prefix `macro_`. What is
+            undefined is `None`, since JSON has no NaN.
         """
         metrics: dict[str, Any] = {
             "protocol": "plain" if groups is None else f"grouped:{self.group_column or 'group'}",
@@ -103,7 +118,7 @@ class RetrievalEvaluator:
         ood_images: Sequence[Any] | None = None,
         side: int | None = None,
     ) -> Evaluation:
-        """Embeds images and measures them, with the crop and corruption tests on a fixed subset.
+        """Embeds images and measures them: also what is degraded, foreign or absent, pairs, and the ceiling.
 
         Args:
             embed: Embeds a sequence of PIL images.
@@ -114,7 +129,9 @@ class RetrievalEvaluator:
             side: The shorter side in pixels that the model sees; see `CorruptedImages`.
 
         Returns:
-            As `evaluate_embeddings`, with the metrics of `robustness_metrics` and perhaps `ood_metrics`.
+            As `evaluate_embeddings`, with the metrics of `ceiling_metrics`, `pair_metrics`, `absent_metrics`,
+            `robustness_metrics`, `ambiguity_metrics`, and of foreign images: `noise_auroc`, `blank_auroc`, and given
+            such images `ood_auroc`, each also of the free signals.
 
         Raises:
             ValueError: for images without a class, and as the metrics.
@@ -129,34 +146,55 @@ class RetrievalEvaluator:
         extra: dict[str, Any] = {}
         if groups is not None and self.group_column is None:
             extra["protocol"] = f"grouped:{getattr(images, 'group_column', None) or 'group'}"
+        if self.ceiling_splits:
+            extra |= self._ceiling(evaluation)
+        if self.pairs:
+            extra |= pair_metrics(embeddings, labels, groups, number=self.pairs, tau=self.tau, seed=self.seed)
+        harder: dict[str, Any] = {"seed": self.seed, "side": side, "metric": self.metric, "tau": self.tau}
+        harder["device"] = self.device
         if self.robustness_images:
-            extra |= robustness_metrics(
-                embed,
-                images,
-                embeddings,
-                labels,
-                groups,
-                number=self.robustness_images,
-                seed=self.seed,
-                side=side,
-                metric=self.metric,
-                tau=self.tau,
-                device=self.device,
-            )
-        if ood_images is not None:
-            ood = embed(ood_images)
-            extra |= ood_metrics(
-                embeddings.semantic,
-                embeddings.uncertainty,
-                labels,
-                ood.semantic,
-                ood.uncertainty,
-                norms=embeddings.semantic_norm,
-                ood_norms=ood.semantic_norm,
-                device=self.device,
-            )
+            number = self.robustness_images
+            extra |= robustness_metrics(embed, images, embeddings, labels, groups, number=number, **harder)
+        if self.ambiguous_images:
+            number = self.ambiguous_images
+            extra |= ambiguity_metrics(embed, images, embeddings, labels, groups, number=number, **harder)
+        foreign = {} if ood_images is None else {"ood_auroc": ood_images}
+        if self.foreign_images:
+            extra |= absent_metrics(embeddings.semantic, labels, groups, device=self.device)
+            size = self.foreign_images, side or _FOREIGN_SIDE, self.seed
+            foreign |= {"noise_auroc": noise_images(*size), "blank_auroc": blank_images(*size)}
+        extra |= self._foreign(embed, evaluation, foreign)
         evaluation.metrics.update(json_ready(extra))
         return evaluation
+
+    def _ceiling(self, evaluation: Evaluation) -> dict[str, float]:
+        """What a probe knows that reads all that the model says of an image."""
+        counted, said = evaluation.ranking.counted, evaluation.embeddings
+        known = np.column_stack([said.semantic, said.semantic_norm, said.uncertainty_embeds])[counted]
+        return ceiling_metrics(
+            known,
+            said.uncertainty[counted],
+            evaluation.ranking.correct[counted],
+            evaluation.labels[counted],
+            splits=self.ceiling_splits,
+            seed=self.seed,
+        )
+
+    def _foreign(self, embed: Embed, evaluation: Evaluation, foreign: dict[str, Any]) -> dict[str, float]:
+        """Images of other kinds, told from those that belong; groups play no part, since foreign images have none."""
+        if not foreign:
+            return {}
+        own = evaluation.embeddings
+        classes = np.unique(evaluation.labels, return_inverse=True)[1]
+        search = {"keep": NEIGHBOURS, "device": self.device}
+        inside = rank(own.semantic, classes, **search), own.uncertainty, own.semantic_norm
+        metrics: dict[str, float] = {}
+        for name, images in foreign.items():
+            theirs = embed(images)
+            nowhere = np.full(len(theirs.semantic), -1)
+            found = rank(theirs.semantic, nowhere, gallery=own.semantic, gallery_labels=classes, **search)
+            metrics |= judge_foreign(name, inside, (found, theirs.uncertainty, theirs.semantic_norm))
+        return metrics
 
     def _measure(self, embeddings: EmbeddedImages, labels: Any, groups: Any) -> tuple[Ranking, dict[str, Any]]:
         introspective = {}
@@ -166,13 +204,16 @@ class RetrievalEvaluator:
             embeddings.semantic,
             labels,
             groups,
-            keep=_KEPT_NEIGHBOURS,
+            keep=NEIGHBOURS,
+            map_ks=(NEIGHBOURS,),
             metric=self.metric,
             device=self.device,
             **introspective,
         )
         uncertainty = judge_uncertainty(ranking, embeddings.uncertainty, embeddings.semantic_norm, groups)
-        return ranking, ranking.metrics(self.ks) | uncertainty
+        macro = ranking.metrics(self.ks, average="classes")
+        names = (*(f"recall_at_{k}" for k in self.ks[:1]), "r_precision", "map_at_r")
+        return ranking, ranking.metrics(self.ks) | {f"macro_{name}": macro[name] for name in names} | uncertainty
 
 
 def json_ready(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -5,23 +5,29 @@ For query i the gallery is every other item (or a separate gallery), R_i the num
 - R@K: share of queries with a gallery item of their class among the K nearest;
 - RP: share of the R_i nearest that are of the class;
 - MAP@R: (1 / R_i) * sum over k <= R_i of P(k) * rel(k), Musgrave et al., "A Metric Learning Reality Check" (2020);
+- MAP@K: the same sum over k <= K, also divided by R_i, as pytorch-metric-learning has it;
 - MRR: mean of 1 / rank of the nearest item of the class, over the whole gallery.
 
 A query is removed from its own gallery by index, equal scores are ordered by the smaller index, and queries without an
-item of their class (lone queries) are left out and counted.
+item of their class (lone queries) are left out and counted. Averages are over queries, or over classes, each of which
+then counts as much as any other (macro average).
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from idml_hf.errors import one_of
 from idml_hf.search.exact import Block, Runs, Search
+
+AVERAGES = ("queries", "classes")
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,8 @@ class Ranking:
             the gallery holds no other class).
         neighbours: `(N, keep)` gallery indices, nearest first; -1 where the gallery is exhausted.
         scores: `(N, keep)` cosine similarity or negative distance of the neighbours.
+        labels: `(N,)` classes of the queries.
+        average_precision_at: AP@K `(N,)` of each query, for each K asked for; NaN for a lone query.
     """
 
     relevant: np.ndarray
@@ -46,6 +54,8 @@ class Ranking:
     margin: np.ndarray
     neighbours: np.ndarray
     scores: np.ndarray
+    labels: np.ndarray
+    average_precision_at: dict[int, np.ndarray]
 
     @property
     def counted(self) -> np.ndarray:
@@ -62,18 +72,43 @@ class Ranking:
         if not self.counted.any():
             raise ValueError("no query has an item of its class in the gallery: nothing to measure")
 
-    def metrics(self, ks: Iterable[int] = (1, 2, 4, 8)) -> dict[str, float]:
+    def metrics(self, ks: Iterable[int] = (1, 2, 4, 8), average: str = "queries") -> dict[str, float]:
         """The retrieval metrics as a flat dictionary; see `retrieval_metrics`."""
-        ks = [_positive(k) for k in ks]
+        one_of("average", average, AVERAGES)
         self.require_queries()
-        first_hit = self.first_hit[self.counted]
+        counts = {"num_queries": int(np.sum(self.counted)), "num_lone_queries": int(np.sum(~self.counted))}
+        values = self._per_query(ks)
+        if average == "classes":
+            values = {key: column for key, column in self.by_class(ks).items() if key in values}
+        return {key: float(np.mean(column)) for key, column in values.items()} | counts
+
+    def by_class(self, ks: Iterable[int] = (1, 2, 4, 8)) -> dict[str, np.ndarray]:
+        """The metrics of each class, averaged over its queries; classes whose queries are all lone are left out.
+
+        Returns:
+            Columns of equal length, for `pandas.DataFrame`: `label`, in sorted order, `num_queries`, and those of
+            `metrics`.
+
+        Example:
+            >>> ranking = rank([[1, 0], [4, 3], [3, 4], [0, 1], [0, 2]], ["a", "b", "a", "b", "b"])
+            >>> columns = ranking.by_class(ks=(1,))
+            >>> columns["label"].tolist(), columns["recall_at_1"].round(2).tolist()
+            (['a', 'b'], [0.0, 0.67])
+        """
+        self.require_queries()
+        labels, classes, size = np.unique(self.labels[self.counted], return_inverse=True, return_counts=True)
+        columns = {key: np.bincount(classes, weights=column) / size for key, column in self._per_query(ks).items()}
+        return {"label": labels, "num_queries": size, **columns}
+
+    def _per_query(self, ks: Iterable[int]) -> dict[str, np.ndarray]:
+        """The value of each metric for each query that counts."""
+        counted, first_hit = self.counted, self.first_hit[self.counted]
         return {
-            **{f"recall_at_{k}": float(np.mean(first_hit <= k)) for k in ks},
-            "r_precision": float(np.mean(self.r_precision[self.counted])),
-            "map_at_r": float(np.mean(self.average_precision[self.counted])),
-            "mrr": float(np.mean(1 / first_hit)),
-            "num_queries": len(first_hit),
-            "num_lone_queries": int(np.sum(~self.counted)),
+            **{f"recall_at_{k}": (first_hit <= k).astype(np.float64) for k in as_ks("ks", ks)},
+            "r_precision": self.r_precision[counted],
+            "map_at_r": self.average_precision[counted],
+            **{f"map_at_{k}": values[counted] for k, values in self.average_precision_at.items()},
+            "mrr": 1 / first_hit,
         }
 
 
@@ -83,6 +118,8 @@ def retrieval_metrics(
     ks: Iterable[int] = (1, 2, 4, 8),
     groups: Any = None,
     *,
+    map_ks: Iterable[int] = (),
+    average: str = "queries",
     gallery: Any = None,
     gallery_labels: Any = None,
     gallery_groups: Any = None,
@@ -101,6 +138,8 @@ def retrieval_metrics(
         ks: The K of R@K. A K beyond the gallery looks at the whole gallery.
         groups: `(N,)` group of each item (camera, art style, ...). Gallery items of the query's class *and* group are
             then ignored, as in person re-identification; R_i and lone queries count what is left.
+        map_ks: The K of MAP@K.
+        average: Over `"queries"`, or over `"classes"`: the mean over classes of the mean over a class's queries.
         gallery: `(G, d)` separate gallery; by default all other embeddings.
         gallery_labels: `(G,)`, required with `gallery`.
         gallery_groups: `(G,)`, required with `gallery` and `groups`.
@@ -112,8 +151,9 @@ def retrieval_metrics(
         block_size: Queries searched at a time; by default as many as 256 MB of scores hold (1 GB on a GPU).
 
     Returns:
-        `recall_at_K` for each K, `r_precision`, `map_at_r`, `mrr`, all in [0, 1] and averaged over `num_queries`, and
-        `num_lone_queries`, which are not in the averages.
+        `recall_at_K` and `map_at_K` for each K asked for, `r_precision`, `map_at_r`, `mrr`, all in [0, 1] and averaged
+        over `num_queries`, and `num_lone_queries`, which are not in the averages. `rank(...).by_class()` has the same
+        for each class.
 
     Raises:
         ValueError: for values that are not finite, zero rows under a cosine, arrays of different lengths, fewer than
@@ -126,11 +166,13 @@ def retrieval_metrics(
         >>> retrieval_metrics([[1, 0], [4, 3], [3, 4], [0, 1]], ["a", "a", "b", "c"])["num_lone_queries"]
         2
     """
-    ks = [_positive(k) for k in ks]
+    ks = as_ks("ks", ks)
+    one_of("average", average, AVERAGES)
     return rank(
         embeddings,
         labels,
         groups,
+        map_ks=map_ks,
         gallery=gallery,
         gallery_labels=gallery_labels,
         gallery_groups=gallery_groups,
@@ -140,7 +182,7 @@ def retrieval_metrics(
         tau=tau,
         device=device,
         block_size=block_size,
-    ).metrics(ks)
+    ).metrics(ks, average)
 
 
 def rank(
@@ -149,6 +191,7 @@ def rank(
     groups: Any = None,
     *,
     keep: int = 1,
+    map_ks: Iterable[int] = (),
     gallery: Any = None,
     gallery_labels: Any = None,
     gallery_groups: Any = None,
@@ -158,6 +201,7 @@ def rank(
 
     Args:
         keep: Neighbours to keep for each query.
+        map_ks: The K for which to keep AP@K.
         **search: `metric`, `uncertainty`, `gallery_uncertainty`, `tau`, `device` and `block_size`.
 
     Example:
@@ -186,37 +230,57 @@ def rank(
     if searching.exclude is not None:
         # Only items of the query's own class are ever excluded.
         relevant -= searching.exclude[1].count(searching.exclude[0])
-    depth = max(keep, int(torch.bincount(gallery_class).max()) + 1)
-    parts = [_score_block(block, query_class, gallery_class, members, relevant, depth, keep) for block in searching]
-    arrays = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
-    return Ranking(relevant.cpu().numpy(), *arrays)
+    map_ks = as_ks("map_ks", map_ks)
+    depth = max(keep, *map_ks, int(torch.bincount(gallery_class).max()) + 1)
+    asked = _Asked(query_class, gallery_class, members, relevant, depth, keep, map_ks)
+    parts = [_score_block(block, asked) for block in searching]
+    first_hit, r_precision, average_precision, margin, neighbours, scores, *rest = (
+        torch.cat(part).numpy() for part in zip(*parts, strict=True)
+    )
+    names = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
+    at_k = dict(zip(map_ks, rest, strict=True))
+    return Ranking(
+        relevant.cpu().numpy(), first_hit, r_precision, average_precision, margin, neighbours, scores, names, at_k
+    )
 
 
-def _score_block(
-    block: Block, query_class: Tensor, gallery_class: Tensor, members: Runs, relevant: Tensor, depth: int, keep: int
-) -> tuple[Tensor, ...]:
-    """The fields of `Ranking` after `relevant`. `depth` exceeds every class, so that R hits and a rival are seen."""
-    scores, index = block.top_k(depth)
-    query_class, relevant = query_class[block.start : block.stop], relevant[block.start : block.stop]
-    found = gallery_class[index]
+class _Asked(NamedTuple):
+    """What to read off a block of the search. `depth` exceeds every class, so that R hits and a rival are seen."""
+
+    query_class: Tensor
+    gallery_class: Tensor
+    members: Runs
+    relevant: Tensor
+    depth: int
+    keep: int
+    map_ks: list[int]
+
+
+def _score_block(block: Block, asked: _Asked) -> tuple[Tensor, ...]:
+    """The fields of `Ranking` from `first_hit` to `scores`, then AP@K for each K."""
+    scores, index = block.top_k(asked.depth)
+    part = slice(block.start, block.stop)
+    query_class, relevant = asked.query_class[part], asked.relevant[part]
+    found = asked.gallery_class[index]
     hits = (found == query_class[:, None]) & (index >= 0)
-    position = torch.arange(1, depth + 1, device=index.device)
+    position = torch.arange(1, asked.depth + 1, device=index.device)
 
     first_hit = hits.int().argmax(1) + 1
     deeper = ((relevant > 0) & ~hits.any(1)).nonzero()[:, 0]
-    first_hit[deeper] = block.best_rank(deeper, members, query_class[deeper])
+    first_hit[deeper] = block.best_rank(deeper, asked.members, query_class[deeper])
     first_hit[relevant == 0] = 0
 
     hits_in_r = hits & (position <= relevant[:, None])
     r_precision = hits_in_r.sum(1).double() / relevant
     precision = hits.cumsum(1).double() / position
     average_precision = (precision * hits_in_r).sum(1) / relevant
+    at_k = [(precision[:, :k] * hits[:, :k]).sum(1) / relevant for k in asked.map_ks]
 
     rival = (found != found[:, :1]) & (index >= 0)
     margin = scores[:, 0] - scores.masked_fill(~rival, -torch.inf).amax(1)
     margin[index[:, 0] < 0] = torch.nan
-    fields = (first_hit, r_precision, average_precision, margin, index[:, :keep], scores[:, :keep])
-    return tuple(field.cpu() for field in fields)
+    kept = index[:, : asked.keep], scores[:, : asked.keep]
+    return tuple(field.cpu() for field in (first_hit, r_precision, average_precision, margin, *kept, *at_k))
 
 
 def encode(name: str, query: Any, gallery: Any, query_items: Any, gallery_items: Any) -> tuple[Tensor, Tensor]:
@@ -251,7 +315,16 @@ def _as_vector(name: str, values: Any, length: int) -> np.ndarray:
     return array
 
 
-def _positive(k: int) -> int:
-    if int(k) != k or k < 1:
-        raise ValueError(f"ks must be whole numbers of at least 1, got {k!r}")
-    return int(k)
+def as_ks(name: str, ks: Any) -> list[int]:
+    """`ks` as a list of whole numbers of at least 1, without repeats.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    try:
+        numbers = [operator.index(k) for k in ks]
+    except TypeError:
+        raise ValueError(f"{name} must be whole numbers of at least 1, got {ks!r}") from None
+    if any(k < 1 for k in numbers):
+        raise ValueError(f"{name} must be whole numbers of at least 1, got {ks!r}")
+    return list(dict.fromkeys(numbers))

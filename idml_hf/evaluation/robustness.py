@@ -13,7 +13,7 @@ from idml_hf.metric_names import key_for
 from .corruptions import CORRUPTIONS, SEVERITIES, CorruptedImages, severity_spearman
 from .result import Embed, EmbeddedImages
 from .retrieval import rank
-from .uncertainty import free_signals, is_constant
+from .uncertainty import NEIGHBOURS, free_signals, is_constant
 
 
 def robustness_metrics(
@@ -66,6 +66,7 @@ def robustness_metrics(
         hard.semantic,
         np.tile(labels[indices], len(views)),
         np.tile(groups[indices], len(views)),
+        keep=NEIGHBOURS,
         gallery=embeddings.semantic,
         gallery_labels=labels,
         gallery_groups=groups,

@@ -25,6 +25,8 @@ from idml_hf.metric_names import key_for
 from .retrieval import Ranking, rank
 
 COVERAGES = (50, 80, 90, 95)
+NEIGHBOURS = 10
+"""Nearest images whose mean distance is a signal."""
 
 
 def uncertainty_metrics(
@@ -66,7 +68,8 @@ def uncertainty_metrics(
         >>> uncertainty_metrics(x, [1.0, 1.0, 1.0, 1.0, 1.0], y)["uncertainty_is_constant"]
         True
     """
-    return judge_uncertainty(rank(embeddings, labels, groups, **search), uncertainty, norms, groups)
+    ranking = rank(embeddings, labels, groups, keep=NEIGHBOURS, **search)
+    return judge_uncertainty(ranking, uncertainty, norms, groups)
 
 
 def judge_uncertainty(ranking: Ranking, uncertainty: Any, norms: Any = None, groups: Any = None) -> dict[str, float]:
@@ -76,26 +79,45 @@ def judge_uncertainty(ranking: Ranking, uncertainty: Any, norms: Any = None, gro
     values = as_scores("uncertainty", uncertainty, len(counted))[counted]
     constant = is_constant(values)
     metrics: dict[str, float] = {"error_rate": float(np.mean(~correct)), "uncertainty_is_constant": constant}
-    metrics |= _judge_signal(np.full(len(values), np.nan) if constant else -values, correct)
+    certainties = {"": np.full(len(values), np.nan) if constant else -values}
+    certainties |= {name: certainty[counted] for name, certainty in free_signals(ranking, norms).items()}
+    for name, certainty in certainties.items():
+        metrics |= {key_for(key, name): value for key, value in judge_signal(certainty, correct).items()}
     if groups is not None:
         own = np.asarray(groups)[counted]
         within = [auroc(-values[own == group], correct[own == group]) for group in np.unique(own)]
         defined = [] if constant else [value for value in within if not np.isnan(value)]
         metrics[key_for("auroc", suffix="_within_groups")] = float(np.mean(defined)) if defined else float("nan")
-    for name, certainty in free_signals(ranking, norms).items():
-        metrics |= _judge_signal(certainty[counted], correct, name)
     return metrics
 
 
 def free_signals(ranking: Ranking, norms: Any = None) -> dict[str, np.ndarray]:
-    """The certainty, larger is more certain, that needs no uncertainty head: name -> `(N,)`."""
+    """The certainty, larger is more certain, that needs no uncertainty head: name -> `(N,)`.
+
+    The distance of the nearest images is the mean over as many as the ranking has kept.
+    """
     signals = {"max_similarity": ranking.scores[:, 0], "margin": ranking.margin}
+    found = ranking.neighbours >= 0
+    if found.shape[1] > 1:
+        near = np.where(found, ranking.scores, 0).sum(1) / np.maximum(1, found.sum(1))
+        signals["knn_distance"] = np.where(found[:, 0], near, -np.inf)
     if norms is not None:
         signals["norm"] = as_scores("norms", norms, len(ranking.relevant))
     return signals
 
 
-def _judge_signal(certainty: np.ndarray, correct: np.ndarray, signal: str = "") -> dict[str, float]:
+def judge_signal(certainty: np.ndarray, correct: np.ndarray) -> dict[str, float]:
+    """AUROC, AURC, e-AURC and the accuracy at some coverages of one signal; NaN where the certainty is NaN.
+
+    Args:
+        certainty: `(N,)` larger is more certain.
+        correct: `(N,)` booleans.
+
+    Example:
+        >>> judged = judge_signal(np.array([0.9, 0.8, 0.1]), np.array([True, True, False]))
+        >>> judged["auroc"], judged["e_aurc"], judged["accuracy_at_50_coverage"]
+        (1.0, 0.0, 1.0)
+    """
     if np.isnan(certainty).any():
         area = excess = auc = float("nan")
         risk = np.full(len(correct), np.nan)
@@ -107,7 +129,7 @@ def _judge_signal(certainty: np.ndarray, correct: np.ndarray, signal: str = "") 
     for percent in COVERAGES:
         answered = -(-percent * len(risk) // 100)
         metrics[f"accuracy_at_{percent}_coverage"] = float(1 - risk[answered - 1])
-    return {key_for(name, signal): value for name, value in metrics.items()}
+    return metrics
 
 
 def risk_coverage(certainty: Any, correct: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -135,7 +157,9 @@ def risk_coverage(certainty: Any, correct: Any) -> tuple[np.ndarray, np.ndarray]
 
 
 def auroc(score: Any, positive: Any) -> float:
-    """Probability that a random positive scores above a random negative, a tie counting half; NaN if one kind lacks.
+    """Probability that a random positive scores above a random negative, a tie counting half.
+
+    NaN if one kind lacks, or a score is NaN.
 
     Example:
         >>> auroc([0.9, 0.8, 0.8, 0.1], [True, False, True, False])
@@ -144,55 +168,10 @@ def auroc(score: Any, positive: Any) -> float:
     score, positive = np.asarray(score), np.asarray(positive, dtype=bool)
     if score.shape != positive.shape or score.ndim != 1:
         raise ValueError(f"score and positive must be vectors alike, got {score.shape} and {positive.shape}")
-    if positive.all() or not positive.any():
+    if positive.all() or not positive.any() or np.isnan(score).any():
         return float("nan")
     # ranks, since scikit-learn refuses a margin that is infinite
     return float(roc_auc_score(positive, rankdata(score)))
-
-
-def ood_metrics(
-    embeddings: Any,
-    uncertainty: Any,
-    labels: Any,
-    ood_embeddings: Any,
-    ood_uncertainty: Any,
-    *,
-    norms: Any = None,
-    ood_norms: Any = None,
-    **search: Any,
-) -> dict[str, float]:
-    """AUROC of telling out-of-domain (OOD) from in-domain images; OOD images search the in-domain gallery.
-
-    Args:
-        embeddings: `(N, d)` in-domain, with `uncertainty` `(N,)`, `labels` `(N,)` and perhaps `norms` `(N,)`.
-        ood_embeddings: `(M, d)` out of domain, with `ood_uncertainty` `(M,)` and perhaps `ood_norms` `(M,)`.
-        **search: `metric`, `device`, `block_size` of `retrieval_metrics`.
-
-    Returns:
-        `ood_auroc` (NaN for a constant uncertainty) and `ood_auroc_SIGNAL` of the free signals.
-
-    Example:
-        >>> metrics = ood_metrics([[10, 0], [9, 1], [0, 9]], [1, 1, 2], [0, 0, 1], [[5, 5], [4, 5]], [3, 4])
-        >>> metrics["ood_auroc"], round(metrics["ood_auroc_max_similarity"], 3)
-        (1.0, 0.667)
-    """
-    classes = np.unique(np.asarray(labels), return_inverse=True)[1].reshape(-1)
-    inside = rank(embeddings, classes, **search)
-    nowhere = np.full(len(ood_embeddings), -1)
-    outside = rank(ood_embeddings, nowhere, gallery=embeddings, gallery_labels=classes, **search)
-    values = np.concatenate(
-        [
-            as_scores("uncertainty", uncertainty, len(inside.relevant)),
-            as_scores("ood_uncertainty", ood_uncertainty, len(outside.relevant)),
-        ]
-    )
-    is_ood = np.arange(len(values)) >= len(inside.relevant)
-    metrics = {"ood_auroc": float("nan") if is_constant(values) else auroc(values, is_ood)}
-    outside_signals = free_signals(outside, ood_norms)
-    for name, certainty in free_signals(inside, norms).items():
-        if name in outside_signals:
-            metrics[key_for("ood_auroc", name)] = auroc(-np.concatenate([certainty, outside_signals[name]]), is_ood)
-    return metrics
 
 
 def is_constant(values: np.ndarray, relative: float = 1e-5) -> bool:

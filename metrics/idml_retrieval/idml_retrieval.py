@@ -67,9 +67,9 @@ class IDMLRetrieval(evaluate.Metric):
         metric: str = "cosine",
     ) -> dict[str, Any]:
         from idml_hf.evaluation.retrieval import rank
-        from idml_hf.evaluation.uncertainty import judge_uncertainty
+        from idml_hf.evaluation.uncertainty import NEIGHBOURS, judge_uncertainty
 
-        ranking = rank(embeddings, labels, groups, metric=metric)
+        ranking = rank(embeddings, labels, groups, keep=NEIGHBOURS, metric=metric)
         result = ranking.metrics(ks)
         if uncertainty is not None:
             result |= judge_uncertainty(ranking, uncertainty, groups=groups)

@@ -38,14 +38,16 @@ def retrieval(
     gallery_labels: Any = None,
     gallery_groups: Any = None,
     metric: str = "cosine",
+    map_ks: tuple[int, ...] = (),
+    average: str = "queries",
 ) -> dict[str, float] | None:
     """The result of `retrieval_metrics`; None if every query is lone."""
     own = gallery is None
     gallery, gallery_labels = (embeddings, labels) if own else (gallery, gallery_labels)
     gallery_groups = groups if own else gallery_groups
-    rows: dict[str, list[float]] = {
-        key: [] for key in [*(f"recall_at_{k}" for k in ks), "r_precision", "map_at_r", "mrr"]
-    }
+    keys = [*(f"recall_at_{k}" for k in ks), *(f"map_at_{k}" for k in map_ks), "r_precision", "map_at_r", "mrr"]
+    rows: dict[str, list[float]] = {key: [] for key in keys}
+    asked = []
     lone = 0
     for i, query in enumerate(embeddings):
         hidden = {i} if own else set()
@@ -57,6 +59,10 @@ def retrieval(
         if not relevant:
             lone += 1
             continue
+        asked.append(labels[i])
+        for cut in map_ks:
+            found = [k for k in range(min(cut, len(hits))) if hits[k]]
+            rows[f"map_at_{cut}"].append(sum(sum(hits[: k + 1]) / (k + 1) for k in found) / relevant)
         for k in ks:
             rows[f"recall_at_{k}"].append(float(any(hits[:k])))
         rows["r_precision"].append(sum(hits[:relevant]) / relevant)
@@ -67,4 +73,8 @@ def retrieval(
     if lone == len(embeddings):
         return None
     means = {key: float(np.mean(values)) for key, values in rows.items()}
+    if average == "classes":
+        for key, values in rows.items():
+            by_class = [[v for v, a in zip(values, asked, strict=True) if a == label] for label in set(asked)]
+            means[key] = float(np.mean([np.mean(own) for own in by_class]))
     return means | {"num_queries": len(embeddings) - lone, "num_lone_queries": lone}

@@ -29,7 +29,7 @@ def test_noise_is_worse_than_order_and_settings_are_stated(backend: str) -> None
     noise = clustering_metrics(blobs(10.0)[0], labels, seed=1, backend=backend)
     assert good["nmi"] > 0.9 and good["f1"] > 0.8
     assert noise["nmi"] < 0.6 and noise["f1"] < 0.3
-    settings = {key: value for key, value in good.items() if key not in ("nmi", "f1")}
+    settings = {key: value for key, value in good.items() if key not in ("nmi", "ami", "f1")}
     assert settings == {
         "clustering_backend": backend,
         "clustering_seed": 1,
@@ -50,6 +50,22 @@ def test_same_seed_same_result_and_length_does_not_matter(backend: str) -> None:
 def test_one_class_is_one_cluster(backend: str) -> None:
     metrics = clustering_metrics(blobs(0.1)[0], np.zeros(96, int), backend=backend)
     assert (metrics["nmi"], metrics["f1"], metrics["num_clusters"]) == (1.0, 1.0, 1)
+
+
+@pytest.mark.skipif(not find_spec("faiss"), reason="faiss is not installed")
+def test_nmi_and_ami_equal_pytorch_metric_learning() -> None:
+    import torch
+    from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+    from pytorch_metric_learning.utils.inference import FaissKMeans
+
+    x, labels = blobs(0.4)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    peer = FaissKMeans(niter=20, seed=3, min_points_per_centroid=1, max_points_per_centroid=96)
+    calculator = AccuracyCalculator(include=("NMI", "AMI"), kmeans_func=peer, device=torch.device("cpu"))
+    theirs = calculator.get_accuracy(x.astype(np.float32), labels)
+    ours = clustering_metrics(x, labels, seed=3, backend="faiss")
+    assert (ours["nmi"], ours["ami"]) == pytest.approx((theirs["NMI"], theirs["AMI"]), abs=1e-6)
+    assert 0.1 < ours["ami"] < ours["nmi"] < 0.9
 
 
 def test_pair_f1_equals_counting_pairs() -> None:

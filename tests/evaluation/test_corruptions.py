@@ -70,7 +70,7 @@ def test_spearman_equals_scipy() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("fog", 1), "unknown corruption 'fog'"),
+        (("fog", 1), "Unknown corruption 'fog'"),
         (("blur", 6), "severity 6 of 'blur'"),
         (("crop", 2), "severity 2 of 'crop'"),
     ],

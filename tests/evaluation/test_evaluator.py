@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from colored_images import ColoredImages, mean_colors
 from PIL import Image
 from scipy.stats import spearmanr
 
@@ -73,34 +74,6 @@ def test_introspective_ranking_is_recorded() -> None:
     assert metrics.items() >= expected.items()
 
 
-class ColoredImages:
-    """Images whose class is their colour; `labels` and `groups` as the data part has them."""
-
-    group_column = "maker"
-
-    def __init__(self, number: int = 40) -> None:
-        rng = np.random.default_rng(0)
-        self.labels, self.groups = np.arange(number) % 4, np.arange(number) // 4 % 2
-        base = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200], [160, 160, 40]])[self.labels]
-        texture = rng.normal(0, 40, (number, 24, 24, 1)) + rng.normal(0, 20, (number, 1, 1, 3))
-        self.pixels = (base[:, None, None] + texture).clip(0, 255).astype(np.uint8)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> Image.Image:
-        return Image.fromarray(self.pixels[index])
-
-
-def mean_colors(images: Any) -> Embeddings:
-    """Stands for a model: the mean colour is the embedding, missing texture is the uncertainty."""
-    pixels = [np.asarray(images[i], dtype=np.float32) / 255 for i in range(len(images))]
-    color = np.stack([image.mean((0, 1)) for image in pixels]) - 0.3
-    uncertainty = np.array([1 / (0.01 + image.std((0, 1)).mean()) for image in pixels], dtype=np.float32)
-    norm = np.linalg.norm(color, axis=1)
-    return Embeddings(color / norm[:, None], uncertainty[:, None], uncertainty, norm)
-
-
 @pytest.fixture
 def evaluated() -> Any:
     images = ColoredImages()
@@ -118,7 +91,7 @@ def test_model_is_evaluated_with_robustness_and_ood(evaluated: Any) -> None:
     assert metrics["corruption_spearman_noise"] < -0.9
     assert metrics["ood_auroc"] == 1.0
     for name in ("crop_test", "corruption_spearman", *(f"corruption_spearman_{c}" for c in CORRUPTIONS)):
-        for suffix in ("", "_max_similarity", "_margin", "_norm"):
+        for suffix in ("", "_max_similarity", "_margin", "_norm", "_knn_distance"):
             assert -1 <= metrics[name + suffix] <= 1
     json.dumps(metrics, allow_nan=False)
 
@@ -166,10 +139,22 @@ def test_report_stands_alone_and_escapes(evaluated: Any, tmp_path: Any) -> None:
     assert "<script>" not in html and "&lt;script&gt;x" in html
     pictures = re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", html)
     assert all(base64.b64decode(picture).startswith(b"\x89PNG") for picture in pictures)
-    assert len(pictures) == 2 + 2 + ("Worst mistakes" in html) + 1
+    shown = html.count("<figure")
+    # each of the 24 most and 24 least certain images, each of up to 12 queries with 6 matches
+    assert shown == 24 + 24 + 7 * 12 * (1 + ("Worst mistakes" in html)) and len(pictures) == shown + 3
+    assert html.count('aria-label="wrong"') > 0 and html.count('aria-label="right"') > 0
+    assert 'name="viewport" content="width=device-width' in html
     rest = re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", html)
     assert "http" not in rest and not re.search(r"""(src|href)=["'][^"']""", rest)
-    for title in ("Risk against coverage", "Most certain images", "Least certain images", "Retrieval"):
+    titles = ("Risk against coverage", "Most certain images", "Least certain images", "Retrieval", "Map of the")
+    for title in (
+        *titles,
+        "Ambiguous queries",
+        "Images that do not belong",
+        "Pairs",
+        "Ceiling",
+        "Classes found worst",
+    ):
         assert title in html
     assert f"{evaluation.metrics['map_at_r']:.4f}" in html
     with pytest.raises(ValueError, match="3 images for an evaluation of 40"):
@@ -177,11 +162,15 @@ def test_report_stands_alone_and_escapes(evaluated: Any, tmp_path: Any) -> None:
 
 
 def test_tables_hold_every_signal(evaluated: Any) -> None:
-    retrieval, uncertainty, harder = metric_tables(evaluated[1].metrics)
+    tables = metric_tables(evaluated[1].metrics)
+    retrieval, uncertainty, ambiguous, harder, foreign, ceiling, pairs = tables
     assert [row[0] for row in retrieval.rows] == ["grouped:maker", "plain"]
-    names = ["uncertainty", "max similarity", "margin", "embedding norm"]
-    assert [row[0] for row in uncertainty.rows] == names and [row[0] for row in harder.rows] == names
-    assert all(len(row) == len(table.head) for table in (retrieval, uncertainty, harder) for row in table.rows)
+    names = ["uncertainty", "max similarity", "margin", "embedding norm", "kNN distance"]
+    for table in (uncertainty, ambiguous, harder, foreign):
+        assert [row[0] for row in table.rows] == names, table.title
+    assert [row[0] for row in pairs.rows] == ["introspective distance", "cosine"] and len(ceiling.rows) == 1
+    assert all(len(row) == len(table.head) for table in tables for row in table.rows)
+    assert "nan" not in str([table.rows for table in tables])
 
 
 def test_sheet_frames_right_and_wrong() -> None:

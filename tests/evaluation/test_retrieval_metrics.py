@@ -38,7 +38,8 @@ def integer_problems(draw: st.DrawFn) -> dict[str, Any]:
         problem |= dict(zip(names, items(draw(st.integers(1, 40))), strict=True))
     if draw(st.booleans()):
         problem = {key: value for key, value in problem.items() if not key.endswith("groups")}
-    return problem | {"metric": draw(st.sampled_from(["cosine", "euclidean"]))}
+    metric, average = draw(st.sampled_from(["cosine", "euclidean"])), draw(st.sampled_from(["queries", "classes"]))
+    return problem | {"metric": metric, "average": average, "map_ks": draw(st.sampled_from([(), (1, 5), (100,)]))}
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
@@ -72,6 +73,33 @@ def test_equals_pytorch_metric_learning(seed: int) -> None:
     assert [ours["recall_at_1"], ours["r_precision"], ours["map_at_r"]] == pytest.approx(
         [theirs[name] for name in names], abs=1e-6
     )
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("k", [1, 10, 60])
+def test_map_at_k_per_class_and_macro_averages_equal_pytorch_metric_learning(seed: int, k: int) -> None:
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 12, 20)
+    labels = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    x = unit_rows(seed, len(labels), 16) + 0.4 * unit_rows(99, len(sizes), 16)[labels]
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    names = {"precision_at_1": "recall_at_1", "mean_average_precision": f"map_at_{k}"}
+    whole = {"r_precision": "r_precision", "mean_average_precision_at_r": "map_at_r"}
+    ranking = rank(x, labels, map_ks=(k,))
+    columns = ranking.by_class(ks=(1,))
+    for theirs, depth in ((names, k), (whole, "max_bin_count")):
+        options: dict[str, Any] = {"include": tuple(theirs), "k": depth, "device": torch.device("cpu")}
+        plain = AccuracyCalculator(**options).get_accuracy(x, labels)
+        macro = AccuracyCalculator(avg_of_avgs=True, **options).get_accuracy(x, labels)
+        each = AccuracyCalculator(return_per_class=True, **options).get_accuracy(x, labels)
+        for name, key in theirs.items():
+            assert ranking.metrics(ks=(1,))[key] == pytest.approx(plain[name], abs=1e-6)
+            assert ranking.metrics(ks=(1,), average="classes")[key] == pytest.approx(macro[name], abs=1e-6)
+            assert columns[key] == pytest.approx(each[name], abs=1e-6)
+    present = [label for label in np.unique(labels) if (labels == label).sum() > 1]
+    assert columns["label"].tolist() == present
+    assert columns["num_queries"].tolist() == [(labels == label).sum() for label in present]
+    assert retrieval_metrics(x, labels, map_ks=(k,), average="classes") == ranking.metrics(average="classes")
 
 
 def test_labels_that_float32_cannot_tell_apart() -> None:
@@ -190,6 +218,9 @@ X, Y = np.eye(4), np.array([0, 0, 1, 1])
         ({"groups": Y}, "nothing to measure"),
         ({"ks": (0,)}, "ks must be whole numbers"),
         ({"ks": (1.5,)}, "ks must be whole numbers"),
+        ({"ks": 5}, "ks must be whole numbers"),
+        ({"map_ks": (0,)}, "map_ks must be whole numbers"),
+        ({"average": "macro"}, "Unknown average 'macro'"),
         ({"metric": "manhattan"}, "unknown metric 'manhattan'"),
         ({"metric": "introspective"}, "needs the uncertainty embeddings"),
         ({"metric": "introspective", "uncertainty": X[:2]}, "2 uncertainty embeddings for 4 queries"),

@@ -139,6 +139,7 @@ def test_ood_is_found_by_what_knows_it() -> None:
         "ood_auroc": 1.0,
         "ood_auroc_max_similarity": 1.0,
         "ood_auroc_margin": 1.0,
+        "ood_auroc_knn_distance": 1.0,
         "ood_auroc_norm": 1.0,
     }
     assert np.isnan(ood_metrics(inside, np.ones(40), labels, outside, np.ones(10))["ood_auroc"])

@@ -17,6 +17,8 @@ UNCERTAINTY_ACTIVATIONS = ("budget", "softplus", "relu", "l2")
 TASKS = ("retrieval", "classification")
 # reference_weight of introspective models, unless told otherwise
 REFERENCE_WEIGHT = 0.7
+# how the names of losses begin that compare images with class proxies
+PROXY_PREFIX = "proxy_"
 # ||u|| of fresh heads of the published method, in units of tau: so large that the metric differs from the plain one,
 # and so small that its gradient has not vanished
 UNCERTAINTY_START = 0.2
@@ -88,18 +90,10 @@ def method_fields(method: str, task: str = "retrieval", loss: str = "proxy_ancho
     fields = dict(_METHODS[task][one_of("method", method, METHODS)])
     if task == "retrieval" and method == "published":
         # Unit norm has a gradient between images, where u_i + u_j still has a length, and none against proxies.
-        fields["uncertainty_activation"] = "relu" if _compares_with_proxies(loss) else "l2"
+        fields["uncertainty_activation"] = "relu" if loss.startswith(PROXY_PREFIX) else "l2"
     if task == "retrieval" and method == "released" and loss != "proxy_anchor":
         raise ValueError(f"method 'released' is the authors' code, which has loss 'proxy_anchor' only, not {loss!r}")
     return fields
-
-
-def _compares_with_proxies(loss: str) -> bool:
-    try:
-        from idml_hf.losses import PROXY_LOSSES
-    except ImportError:
-        return True  # this file has travelled without its package: there is nothing to train with
-    return loss in PROXY_LOSSES
 
 
 class IDMLConfig(PreTrainedConfig):

@@ -82,7 +82,7 @@ def write_index(folder: Path, stored: StoredIndex, expected_version: str | None 
 
 def _write_locked(folder: Path, stored: StoredIndex) -> str:
     version = uuid.uuid4().hex[:12]
-    data = data_folder(folder, version)
+    data = folder / f"data-{version}"
     temporary = folder / f"{MANIFEST}.tmp"
     try:
         data.mkdir()
@@ -94,8 +94,8 @@ def _write_locked(folder: Path, stored: StoredIndex) -> str:
             with open(data / f"{name}.parquet", "wb") as file:
                 pq.write_table(table, file)
                 _flush(file)
-        files = {path.name: file_entry(path) for path in sorted(data.iterdir())}
-        manifest = manifest_of(stored, version, files)
+        files = {path.name: path.stat().st_size for path in sorted(data.iterdir())}
+        manifest = {"format": FORMAT, "version": version, **stored.manifest, "files": files}
         with open(temporary, "w", encoding="utf-8") as text:
             json.dump(manifest, text, indent=1, ensure_ascii=False, allow_nan=False)
             _flush(text)
@@ -111,21 +111,6 @@ def _write_locked(folder: Path, stored: StoredIndex) -> str:
         if _ARRAYS.fullmatch(path.name) and path != data:
             shutil.rmtree(path, ignore_errors=True)
     return version
-
-
-def data_folder(folder: Path, version: str) -> Path:
-    """Where the arrays of a version are."""
-    return folder / f"data-{version}"
-
-
-def file_entry(content: Path | bytes) -> int:
-    """What `index.json` says of a file: its length in bytes."""
-    return len(content) if isinstance(content, bytes) else content.stat().st_size
-
-
-def manifest_of(stored: StoredIndex, version: str, files: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of `index.json`; `files` has the entry of each file."""
-    return {"format": FORMAT, "version": version, **stored.manifest, "files": files}
 
 
 def read_index(folder: Path) -> StoredIndex:
@@ -166,7 +151,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _read_arrays(folder: Path, manifest: Mapping[str, Any]) -> StoredIndex:
-    data = data_folder(folder, manifest["version"])
+    data = folder / f"data-{manifest['version']}"
     arrays, tables = {}, {}
     for name, size in manifest["files"].items():
         path = data / name
@@ -194,13 +179,4 @@ def _flush(file: Any) -> None:
     os.fsync(file.fileno())
 
 
-__all__ = [
-    "MANIFEST",
-    "IndexFileError",
-    "StoredIndex",
-    "data_folder",
-    "file_entry",
-    "manifest_of",
-    "read_index",
-    "write_index",
-]
+__all__ = ["MANIFEST", "IndexFileError", "StoredIndex", "read_index", "write_index"]

@@ -74,11 +74,7 @@ class IDMLForMetricLearning(IDMLPreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: Any) -> None:
-        if any(module is own for own in (self.loss, self.ranking)):
-            if getattr(self, "_loading", False) and all(
-                getattr(t, "_is_hf_initialized", False) for t in (*module.parameters(), *module.buffers())
-            ):
-                return
+        if module is self.loss:
             module.reset_parameters()
         else:
             super()._init_weights(module)
@@ -91,6 +87,7 @@ class IDMLForMetricLearning(IDMLPreTrainedModel):
         mixed_labels: Tensor | None = None,
         mix_ratio: Tensor | None = None,
         groups: Tensor | None = None,
+        degraded_features: Tensor | None = None,
         degraded_pixel_values: Tensor | None = None,
         return_dict: bool | None = None,
         **kwargs: Any,
@@ -107,9 +104,13 @@ class IDMLForMetricLearning(IDMLPreTrainedModel):
             mixed_labels: `(B,)`, the classes y2 of x2.
             mix_ratio: Scalar lam in [0, 1].
             groups: `(B,)`, integers: an image of the same class and group is no match, as in evaluation.
-            degraded_pixel_values: `(2 M, 3, H, W)`, M images degraded, then the same degraded more.
+            degraded_features: `(2 M, F)`, what `read_degraded` returns for M images degraded, then for the same images
+                degraded more.
+            degraded_pixel_values: `(2 M, 3, H, W)`, these images, if they have not been read yet.
             return_dict: `False` returns a plain tuple.
         """
+        if degraded_pixel_values is not None and degraded_features is None and self.training:
+            degraded_features = self.read_degraded(degraded_pixel_values)
         batch = len(pixel_values)
         if mixed_pixel_values is not None:
             # one pass for both: half the kernel launches, and one mean norm for the uncertainty budget
@@ -128,27 +129,46 @@ class IDMLForMetricLearning(IDMLPreTrainedModel):
                 second = self.loss(*mixed, mixed_labels, remember=False)
                 loss = loss + mix_ratio * first + (1 - mix_ratio) * second
             if self.ranking is not None:
-                term = self._ranking_term(out, labels, groups, degraded_pixel_values)
+                term = self._ranking_term(out, labels, groups, degraded_features)
                 loss = loss + self.config.uncertainty_ranking * term
         fields = {k: v if k == "last_hidden_state" else v[:batch] for k, v in out.items()}
         result = IDMLMetricLearningOutput(loss=loss, **fields)
         return result.to_tuple() if return_dict is False else result
 
+    @torch.compiler.disable
+    @torch.no_grad()
+    def read_degraded(self, pixel_values: Tensor) -> Tensor:
+        """What the uncertainty head reads of degraded images: the trunk as in evaluation, and without gradient.
+
+        Their statistics are not those of the data. A trainer calls this before the step's forward pass, which then
+        runs in one mode from its beginning to its end; each module is left in the mode that it was in.
+
+        Args:
+            pixel_values: `(N, 3, H, W)`, normalised.
+
+        Returns:
+            `(N, F)`.
+        """
+        modes = [(module, module.training) for module in self.idml.backbone.modules()]
+        self.idml.backbone.eval()
+        try:
+            return self.idml.features_to_read(pixel_values)[2]
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
     def _ranking_term(
         self, out: IDMLModelOutput, labels: Tensor, groups: Tensor | None, degraded: Tensor | None
     ) -> Tensor:
-        assert self.ranking is not None and out.semantic_embeds is not None and out.uncertainty is not None
-        memory = self.idml.reference
+        assert self.ranking is not None and self.idml.reference is not None
+        assert out.semantic_embeds is not None and out.uncertainty is not None
         batch = len(labels)
         views = None
         if degraded is not None:
-            # as at inference: the views' statistics are not those of the data
-            self.idml.backbone.eval()
-            with torch.no_grad():
-                read = self.idml.features_to_read(degraded)[2]
-            self.idml.train()
-            views = torch.linalg.vector_norm(self.idml.uncertainty_head.activate(read), dim=-1)
-        return self.ranking(out.uncertainty[:batch], out.semantic_embeds[:batch], labels, memory, groups, views)
+            views = torch.linalg.vector_norm(self.idml.uncertainty_head.activate(degraded), dim=-1)
+        return self.ranking(
+            out.uncertainty[:batch], out.semantic_embeds[:batch], labels, self.idml.reference, groups, views
+        )
 
 
 __all__ = ["IDMLForMetricLearning", "IDMLMetricLearningOutput"]

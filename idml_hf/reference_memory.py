@@ -1,26 +1,98 @@
-"""What a model remembers of its training images, and what that tells about a new one.
+"""What training remembers of past images, and what that tells about a new one.
 
-A new image is of another class than all of these, so none of them matches it. What it has in common with the nearest
-it would also have in common with false matches: a direction in which its similarities mean little, and a measure of
-how easily it is mistaken. This file travels with a checkpoint as remote code.
+A new image is of another class than all of the training images, so none of them matches it. What it has in common with
+the nearest it would also have in common with false matches: a direction in which its similarities mean little, and a
+measure of how easily it is mistaken. This file travels with a checkpoint as remote code.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 
+from .similarity import full_precision
+
 # which part of the remembered images counts as near
 NEAR_SHARE = 0.1
+EMPTY = torch.iinfo(torch.int64).min
+"""No label that an image could have: what an empty slot holds in place of one."""
 
 
-class ReferenceMemory(nn.Module):
-    """The semantic embeddings of the last `size` training images, without gradient.
+class Slots(NamedTuple):
+    """Where the last images of a batch go in a queue."""
 
-    It is part of the state dict, so that a resumed training goes on bit by bit, and of the model that is shared.
+    places: Tensor
+    """Rows of the queue, int64, shape (n,), n at most its size."""
+    sound: Tensor
+    """Whether the batch may be remembered, a boolean scalar: all its values are finite."""
+
+
+class PastImages(nn.Module):
+    """A queue of what is kept of the last `size` images, in columns, without gradient.
+
+    It is part of the state dict, so that a resumed training goes on bit by bit. A batch with a value that is not
+    finite is not taken in: the step it belongs to is refused as well, and the weights stay as they were.
+
+    Args:
+        size: Number of images M.
+        counter: Name of the buffer that counts the images ever taken in; None for a queue that follows another one.
+    """
+
+    def __init__(self, size: int, counter: str | None = None) -> None:
+        super().__init__()
+        self.size = size
+        self.counter = counter
+        self.fills: dict[str, int] = {}
+        if counter is not None:
+            self.register_buffer(counter, torch.zeros((), dtype=torch.int64))
+
+    def add_vectors(self, name: str, width: int) -> None:
+        """Add a column of vectors, shape (M, width), 0 where there is no image."""
+        self.register_buffer(name, torch.zeros(self.size, width, dtype=full_precision()))
+
+    def add_numbers(self, name: str) -> None:
+        """Add a column of integers, shape (M,), `EMPTY` where there is no image."""
+        self.fills[name] = EMPTY
+        self.register_buffer(name, torch.full((self.size,), EMPTY))
+
+    def reset_parameters(self) -> None:
+        """Start empty, except for what was loaded."""
+        for name, buffer in self.named_buffers(recurse=False):
+            init.constant_(buffer, self.fills.get(name, 0))
+
+    @torch.no_grad()
+    def forget(self) -> None:
+        """Become empty."""
+        for name, buffer in self.named_buffers(recurse=False):
+            buffer.fill_(self.fills.get(name, 0))
+
+    @torch.no_grad()
+    def next_slots(self, *rows: Tensor) -> Slots:
+        """Move on past a batch, whose columns these are: the slots of its last images are those of the oldest."""
+        assert self.counter is not None
+        count = min(len(rows[0]), self.size)
+        position = getattr(self, self.counter)
+        sound = torch.stack([row.isfinite().all() for row in rows]).all()
+        places = (position + torch.arange(count, device=position.device)) % self.size
+        position += count * sound
+        return Slots(places, sound)
+
+    @torch.no_grad()
+    def put(self, slots: Slots, **rows: Tensor) -> None:
+        """Write the last rows of a batch, by the names of their columns."""
+        for name, row in rows.items():
+            column = getattr(self, name)
+            new = row[-len(slots.places) :].to(column)
+            # without reading `sound`, which would wait for the device
+            column[slots.places] = torch.where(slots.sound, new, column[slots.places])
+
+
+class ReferenceMemory(PastImages):
+    """The semantic embeddings of the last `size` training images; part of the model that is shared.
 
     Args:
         size: Number of images M.
@@ -36,27 +108,13 @@ class ReferenceMemory(nn.Module):
     seen: Tensor
 
     def __init__(self, size: int, embedding_dim: int) -> None:
-        super().__init__()
-        self.register_buffer("embeddings", torch.zeros(size, embedding_dim))
-        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+        super().__init__(size, counter="seen")
+        self.add_vectors("embeddings", embedding_dim)
 
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """Start empty, except for what was loaded."""
-        init.zeros_(self.embeddings)
-        init.zeros_(self.seen)
-
-    @torch.no_grad()
-    def forget(self) -> None:
-        """Become empty."""
-        self.embeddings.zero_()
-        self.seen.zero_()
-
-    @torch.no_grad()
-    def remember(self, semantic: Tensor) -> Tensor:
+    def remember(self, semantic: Tensor) -> Slots:
         """Put a batch, shape (B, d), in the place of the oldest images, and return the slots of its last images."""
-        slots = oldest_slots(self.seen, len(semantic), len(self.embeddings))
-        self.embeddings[slots] = semantic[-len(slots) :].to(self.embeddings)
+        slots = self.next_slots(semantic)
+        self.put(slots, embeddings=semantic)
         return slots
 
     def forward(self, semantic: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,12 +149,4 @@ class ReferenceMemory(nn.Module):
             return centre, torch.where(filled > 0, density, torch.ones_like(density))
 
 
-def oldest_slots(position: Tensor, batch: int, size: int) -> Tensor:
-    """Slots of a queue of `size` that the last images of a batch take, all that fit; moves `position` past them."""
-    count = min(batch, size)
-    slots = (position + torch.arange(count, device=position.device)) % size
-    position += count
-    return slots
-
-
-__all__ = ["ReferenceMemory", "oldest_slots"]
+__all__ = ["EMPTY", "PastImages", "ReferenceMemory", "Slots"]

@@ -18,6 +18,8 @@ References:
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -34,6 +36,49 @@ CLASSIFICATION_FORMS = ("released_classification", "ratio", "none")
 _NOISE = 16.0
 # Added to a squared distance before dividing by it: far below the smallest one that is not 0, and safe to divide by.
 _TINY = 1e-24
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A form of the introspective metric with its temperature: what a loss compares embeddings by.
+
+    The three measures take unit embeddings, are not checked, and expect autocast to be off.
+
+    Args:
+        form: ``"ratio"``, ``"released"`` or ``"none"``, see `introspective_similarity`.
+        tau: temperature, > 0.
+
+    Raises:
+        ValueError: unknown form, or a temperature that is not a positive number.
+
+    Example:
+        >>> import torch
+        >>> Metric("ratio", tau=5.0).distance(torch.eye(2), torch.ones(2, 1), torch.eye(2), torch.ones(2, 1))
+        tensor([[0.0000, 1.0658],
+                [1.0658, 0.0000]])
+    """
+
+    form: str = "ratio"
+    tau: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            raise ValueError(f"form must be one of {', '.join(FORMS)}; got {self.form!r}")
+        _check_tau(self.tau)
+
+    def squared_distance(self, s_a: Tensor, u_a: Tensor | None, s_b: Tensor, u_b: Tensor | None) -> Tensor:
+        """D^2, shape (A, B)."""
+        return squared_distance(s_a, u_a, s_b, u_b, self.tau)
+
+    def distance(self, s_a: Tensor, u_a: Tensor | None, s_b: Tensor, u_b: Tensor | None) -> Tensor:
+        """D, shape (A, B)."""
+        return square_root(squared_distance(s_a, u_a, s_b, u_b, self.tau))
+
+    def similarity(self, s_a: Tensor, u_a: Tensor | None, s_b: Tensor, u_b: Tensor | None) -> Tensor:
+        """1 - D^2 / 2, shape (A, B): the cosine without uncertainty."""
+        if u_a is None and u_b is None:
+            return s_a @ s_b.mT
+        return torch.rsub(squared_distance(s_a, u_a, s_b, u_b, self.tau, by_direction=True), 1, alpha=0.5)
 
 
 def introspective_distance(
@@ -75,7 +120,8 @@ def introspective_similarity(
 ) -> Tensor:
     """Introspective similarity between all rows of two sets.
 
-    Rows are compared by direction, as the cosine does, so they need not have unit norm.
+    Rows are compared by direction, as the cosine does, so they need not have unit norm; a row of zeros is at right
+    angles to all.
 
     Args:
         s_a: semantic embeddings, shape (A, d).
@@ -110,16 +156,17 @@ def introspective_similarity(
         raise ValueError(f"form must be one of {', '.join(FORMS)}; got {form!r}")
     _check(s_a, u_a, s_b, u_b, tau)
     with torch.autocast(s_a.device.type, enabled=False):
-        directions = normalize(at_least_float32(s_a))
-        others = directions if s_b is s_a else normalize(at_least_float32(s_b))
+        directions = direction(s_a)
+        others = directions if s_b is s_a else direction(s_b)
         if form == "none":
             return directions @ others.mT
         if form == "ratio":
-            return torch.rsub(squared_distance(directions, u_a, others, u_b, tau), 1, alpha=0.5)
+            d2 = squared_distance(directions, u_a, others, u_b, tau, by_direction=True)
+            return torch.rsub(d2, 1, alpha=0.5)
         if u_b is not None:
             raise ValueError('form "released" compares with proxies, which have no uncertainty: u_b must be None')
         doubt = 0.0 if u_a is None else at_least_float32(u_a).square().sum(1, keepdim=True)
-        apart = _SquaredNorm.apply(directions, at_least_float32(s_b))
+        apart = _SquaredNorm.apply(directions, at_least_float32(s_b), False)
         return _discount(directions @ others.mT, doubt + 4.0, tau * apart)
 
 
@@ -174,7 +221,7 @@ def introspective_logits(
         classes = at_least_float32(weight)
         if bias is not None:
             classes = classes + at_least_float32(bias).unsqueeze(1)
-        apart = _SquaredNorm.apply(at_least_float32(features), classes)
+        apart = _SquaredNorm.apply(at_least_float32(features), classes, False)
         if form == "released_classification":
             return _discount(logits, at_least_float32(uncertainty_embeds).square().sum(1, keepdim=True), tau * apart)
         doubt = torch.linalg.vector_norm(at_least_float32(uncertainty_embeds), dim=1, keepdim=True)
@@ -186,26 +233,51 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
+def full_precision() -> torch.dtype:
+    """The default dtype, or float32 where that is less: for what is remembered or compared, never for layers."""
+    return torch.promote_types(torch.get_default_dtype(), torch.float32)
+
+
+def direction(x: Tensor) -> Tensor:
+    """Rows of unit norm, in float32 at least, whatever their norm was; a row of zeros stays one, without gradient.
+
+    Example:
+        >>> direction(torch.tensor([[3.0, 4.0], [3e-30, 4e-30], [0.0, 0.0]]))
+        tensor([[0.6000, 0.8000],
+                [0.6000, 0.8000],
+                [0.0000, 0.0000]])
+    """
+    x = at_least_float32(x)
+    # A power of two: the squares neither overflow nor vanish, and no other row changes by a bit.
+    largest = x.detach().abs().amax(1, keepdim=True)
+    exponent = torch.frexp(largest).exponent.clamp(-100, 100)
+    scaled = torch.ldexp(x, torch.where((largest > 0) & largest.isfinite(), -exponent, 0))
+    return torch.where(largest == 0, 0.0, normalize(scaled))
+
+
 def square_root(x: Tensor) -> Tensor:
     """Elementwise square root whose slope at 0 is 0."""
     return _Sqrt.apply(x)
 
 
-def squared_distance(s_a: Tensor, u_a: Tensor | None, s_b: Tensor, u_b: Tensor | None, tau: float) -> Tensor:
+def squared_distance(
+    s_a: Tensor, u_a: Tensor | None, s_b: Tensor, u_b: Tensor | None, tau: float, by_direction: bool = False
+) -> Tensor:
     """The square of `introspective_distance`, unchecked, for callers that have turned autocast off.
 
     A set compared with itself should be passed as the same tensors twice: it costs half the products of the backward.
+    With `by_direction` a row of zeros is at right angles to all, as for the cosine: alpha^2 = 2.
     """
     if u_a is None and u_b is not None:
-        return squared_distance(s_b, u_b, s_a, None, tau).mT
+        return squared_distance(s_b, u_b, s_a, None, tau, by_direction).mT
     with_itself = s_b is s_a and u_b is u_a
     x, y = at_least_float32(s_a), None if with_itself else at_least_float32(s_b)
     if u_a is None:
-        return _SquaredNorm.apply(x, y)
+        return _SquaredNorm.apply(x, y, by_direction)
     # D^2 = alpha^2 / exp(||v_i + v_j|| / alpha) with v = 2 u / tau: scaling u is cheaper than scaling the matrix.
     v_a = at_least_float32(u_a) * (2.0 / tau)
     v_b = None if with_itself or u_b is None else at_least_float32(u_b) * (2.0 / tau)
-    return _IntrospectiveSquare.apply(x, y, v_a, v_b)
+    return _IntrospectiveSquare.apply(x, y, v_a, v_b, by_direction)
 
 
 def _discount(value: Tensor, doubt: Tensor | float, apart: Tensor) -> Tensor:
@@ -214,13 +286,15 @@ def _discount(value: Tensor, doubt: Tensor | float, apart: Tensor) -> Tensor:
     return value - (1 - value) * torch.expm1(-doubt / apart.clamp_min(1e-12))
 
 
-def _squared_norms(x: Tensor, y: Tensor | None, sign: int) -> Tensor:
+def _squared_norms(x: Tensor, y: Tensor | None, sign: int, by_direction: bool = False) -> Tensor:
     """``||x_i + sign * y_j||^2``, shape (A, B), from one product, 0 below its resolution; y = None stands for x."""
     y = x if y is None else y
     noise = _NOISE * torch.finfo(x.dtype).eps
     # Unit vectors have one resolution; uncertainties may have any norm, so theirs is taken off their own squares.
     keep = 1.0 if sign < 0 else 1.0 - noise
     x2, y2 = (z.square().sum(1, keepdim=True).mul_(keep) for z in (x, y))
+    if by_direction:
+        x2, y2 = (z2.masked_fill_(z2 == 0, 1.0) for z2 in (x2, y2))
     left = torch.cat((x, x2, torch.ones_like(x2)), 1)
     right = torch.cat((y * (2.0 * sign), torch.ones_like(y2), y2), 1)
     return threshold(left @ right.mT, noise if sign < 0 else 0.0, 0.0, inplace=True)
@@ -247,15 +321,15 @@ class _SquaredNorm(torch.autograd.Function):
     """``||x_i - y_j||^2``, shape (A, B); y = None stands for x."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, y: Tensor | None, by_direction: bool) -> Tensor:
         ctx.save_for_backward(x, y)
-        return _squared_norms(x, y, -1)
+        return _squared_norms(x, y, -1, by_direction)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, y = ctx.saved_tensors
         with torch.autocast(grad.device.type, enabled=False):
-            return _squared_norms_backward(_both_ways(grad) if y is None else grad, x, y, -1)
+            return *_squared_norms_backward(_both_ways(grad) if y is None else grad, x, y, -1), None
 
 
 class _IntrospectiveSquare(torch.autograd.Function):
@@ -265,8 +339,10 @@ class _IntrospectiveSquare(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, s_a: Tensor, s_b: Tensor | None, v_a: Tensor, v_b: Tensor | None) -> Tensor:
-        q = _squared_norms(s_a, s_b, -1).add_(_TINY)
+    def forward(
+        ctx: Any, s_a: Tensor, s_b: Tensor | None, v_a: Tensor, v_b: Tensor | None, by_direction: bool
+    ) -> Tensor:
+        q = _squared_norms(s_a, s_b, -1, by_direction).add_(_TINY)
         if s_b is None or v_b is not None:
             r = _squared_norms(v_a, v_b, 1).div_(q).sqrt_()
         else:
@@ -287,7 +363,7 @@ class _IntrospectiveSquare(torch.autograd.Function):
                 grad_v = _squared_norms_backward(grad, v_a, v_b, 1, scale=-0.5)
             else:
                 grad_v = -grad.sum(1, keepdim=True) * v_a, None
-        return grad_s[0], grad_s[1], grad_v[0], grad_v[1]
+        return grad_s[0], grad_s[1], grad_v[0], grad_v[1], None
 
 
 class _Sqrt(torch.autograd.Function):
@@ -314,5 +390,9 @@ def _check(s_a: Tensor, u_a: Tensor | None, s_b: Tensor, u_b: Tensor | None, tau
         raise ValueError(f"semantic embeddings differ in dimension: {s_a.shape[1]} and {s_b.shape[1]}")
     if u_a is not None and u_b is not None and u_a.shape[1] != u_b.shape[1]:
         raise ValueError(f"uncertainty embeddings differ in dimension: {u_a.shape[1]} and {u_b.shape[1]}")
-    if not tau > 0:
+    _check_tau(tau)
+
+
+def _check_tau(tau: float) -> None:
+    if not 0 < tau < math.inf:
         raise ValueError(f"tau must be > 0; got {tau}")

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from idml_hf import IDMLConfig, IDMLForImageClassification, IDMLForMetricLearning, IDMLModel
-from idml_hf.configuration_idml import METHODS, TASKS, method_fields
+from idml_hf.configuration_idml import METHODS, PROXY_PREFIX, TASKS, method_fields
 from idml_hf.losses import LOSSES, PROXY_LOSSES
-from idml_hf.modeling_idml import READ_NORM, UncertaintyHead
+from idml_hf.uncertainty_head import READ_NORM, UncertaintyHead
 
 LOSSES_OF = {method: ["proxy_anchor"] if method == "released" else list(LOSSES) for method in METHODS}
 CASES = [(method, loss) for method in METHODS for loss in LOSSES_OF[method]]
@@ -36,6 +36,9 @@ class TestFields:
             IDMLConfig.from_method("published", loss="contrastive", uncertainty_activation="relu").method
             == "published"
         )
+
+    def test_names_of_losses_tell_those_with_proxies(self):
+        assert {loss for loss in LOSSES if loss.startswith(PROXY_PREFIX)} == PROXY_LOSSES
 
     def test_introspective_is_the_default(self):
         assert IDMLConfig.from_method("introspective").to_dict() == IDMLConfig().to_dict()

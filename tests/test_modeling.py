@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification
 
 from idml_hf import IDMLConfig, IDMLForImageClassification, IDMLForMetricLearning, IDMLModel
-from idml_hf.modeling_idml import UncertaintyHead
+from idml_hf.uncertainty_head import UncertaintyHead
 
 TRUNKS = {
     "resnet18": {},
@@ -214,16 +214,52 @@ def test_frozen_batch_norm():
     assert model.trunk.bn1.weight.grad is None and model.trunk.conv1.weight.grad is not None
 
 
-def test_activation_checkpointing_gives_the_same_gradients():
-    model = build("vit_tiny_patch16_224").train()
-    x = torch.randn(2, 3, 64, 64)
-    target = torch.randn(2, 16)
-    (model(x).semantic_embeds * target).sum().backward()
-    expected = model.trunk.patch_embed.proj.weight.grad.clone()
-    model.zero_grad()
-    model._set_gradient_checkpointing(True)
-    (model(x).semantic_embeds * target).sum().backward()
-    torch.testing.assert_close(model.trunk.patch_embed.proj.weight.grad, expected)
+class TestGradientCheckpointing:
+    TRUNKS = ("resnet18", "vit_tiny_patch16_224", "tf_efficientnet_lite0")
+
+    def model(self, name, cls):
+        config = {IDMLForMetricLearning: {"num_train_classes": 2}, IDMLForImageClassification: {"num_labels": 2}}
+        torch.manual_seed(0)
+        return build(name, cls, uncertainty_detached=False, freeze_batch_norm=True, **config.get(cls, {})).train()
+
+    def step(self, model):
+        """Gradients by name, and the bytes that the forward pass kept for them."""
+        kept = []
+        images, labels = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)), torch.arange(4) // 2
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.nbytes) or x, lambda x: x):
+            if isinstance(model, IDMLModel):
+                out = model(images)
+                loss = out.semantic_embeds[:, 0].sum() + out.uncertainty.sum()
+            else:
+                loss = model(images, labels=labels).loss
+        loss.backward()
+        return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}, sum(kept)
+
+    @pytest.mark.parametrize("cls", [IDMLModel, IDMLForMetricLearning, IDMLForImageClassification])
+    @pytest.mark.parametrize("name", TRUNKS)
+    @pytest.mark.filterwarnings("ignore:.*is deprecated and will be removed in v6")
+    def test_the_same_gradients_of_less_memory(self, name, cls):
+        expected, usual = self.step(self.model(name, cls))
+        model = self.model(name, cls)
+        assert model.supports_gradient_checkpointing and not model.is_gradient_checkpointing
+        model.gradient_checkpointing_enable()
+        assert model.is_gradient_checkpointing and model.is_activation_checkpointing
+        gradients, less = self.step(model)
+        assert less < 0.6 * usual
+        assert gradients.keys() == expected.keys() and len(gradients) > 20
+        torch.testing.assert_close(gradients, expected)
+        model.gradient_checkpointing_disable()
+        assert not model.is_gradient_checkpointing
+        model.zero_grad()
+        assert self.step(model)[1] == usual
+
+    def test_what_cannot_be_done_is_refused(self):
+        with pytest.raises(ValueError, match="every_n_layers must be 1"):
+            self.model("resnet18", IDMLModel).activation_checkpointing_enable(every_n_layers=2)
+        model = build("inception_v3")
+        assert not model.supports_gradient_checkpointing
+        with pytest.raises(ValueError, match="does not support"):
+            model.activation_checkpointing_enable()
 
 
 def test_without_ranking_the_ratio_form_reaches_the_uncertainty_head_and_none_does_not():
@@ -315,4 +351,5 @@ def test_only_its_neighbours_are_imported_by_the_model_file():
 
     tree = ast.parse(Path(module.__file__).read_text())
     own = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level}
-    assert own == {"configuration_idml", "errors", "reference_memory", "similarity"}
+    neighbours = {"reference_memory", "similarity", "timm_trunk", "uncertainty_head"}
+    assert own == {"configuration_idml", "errors", *neighbours}

@@ -11,9 +11,8 @@ import torch
 
 from idml_hf import IDMLConfig, IDMLForMetricLearning, IDMLModel
 from idml_hf.losses import LOSSES
-from idml_hf.losses.cross_batch_memory import EMPTY
 from idml_hf.losses.uncertainty_ranking import UncertaintyRanking, ranking_loss
-from idml_hf.reference_memory import ReferenceMemory
+from idml_hf.reference_memory import EMPTY, ReferenceMemory
 from idml_hf.training.degradation import _STREAM, DEGRADATIONS, degraded_views
 
 
@@ -87,6 +86,15 @@ class TestRanking:
             ranking(torch.ones(3), torch.ones(3, 2), labels, memory, labels + 10)
         assert ranking.labels.tolist() == [4, 5, 2, 3] and ranking.groups.tolist() == [14, 15, 12, 13]
 
+    def test_a_batch_that_is_not_finite_is_not_remembered(self):
+        ranking, memory = ranking_with_memory(4, torch.eye(2), [0, 1], [5, 6])
+        before = {**ranking.state_dict(), **memory.state_dict()}
+        before = {name: value.clone() for name, value in before.items()}
+        broken = torch.tensor([[1.0, 0.0], [math.nan, 0.0], [0.0, 1.0]])
+        ranking(torch.ones(3), broken, torch.tensor([0, 1, 2]), memory, torch.tensor([1, 2, 3]))
+        after = {**ranking.state_dict(), **memory.state_dict()}
+        assert all(torch.equal(after[name], before[name]) for name in before)
+
     def test_only_ratios_of_uncertainties_count(self):
         def term(factor):
             ranking, memory = ranking_with_memory(8192, torch.eye(2), [0, 1], [0, 0])
@@ -146,7 +154,7 @@ class TestGradients:
         images, labels = batch()
         model.eval()
         with torch.no_grad():
-            model.train()._ranking_term(model(images), labels, None, views)
+            model.train()._ranking_term(model(images), labels, None, model.read_degraded(views))
         norms = [m for m in model.idml.backbone.modules() if isinstance(m, torch.nn.BatchNorm2d)]
         assert norms and all(m.training for m in norms)
         # one batch was seen, not two
@@ -155,6 +163,67 @@ class TestGradients:
         plain, degraded = step(build()), step(build(), views)
         name = "idml.uncertainty_head.linear.weight"
         assert not torch.equal(plain[name], degraded[name])
+
+
+class TestReadingDegradedImages:
+    views = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(6))
+
+    def test_it_leaves_each_module_in_its_mode(self):
+        model = build(freeze_batch_norm=False)
+        # as somebody may have frozen a part by hand
+        model.idml.backbone.layer1.eval()
+        modes = [module.training for module in model.modules()]
+        model.read_degraded(self.views)
+        assert [module.training for module in model.modules()] == modes
+        with pytest.raises(RuntimeError):
+            model.read_degraded(self.views[:, :1])
+        assert [module.training for module in model.modules()] == modes
+
+    def test_the_forward_pass_of_what_was_read_keeps_one_mode(self):
+        """No module runs in evaluation, or twice, between the beginning and the end of a training step."""
+        model = build(freeze_batch_norm=False)
+        features = model.read_degraded(self.views)
+        seen = []
+        for module in model.idml.backbone.modules():
+            module.register_forward_hook(lambda module, *_: seen.append((module, module.training)))
+        images, labels = batch()
+        model(images, labels=labels, degraded_features=features).loss.backward()
+        assert len(seen) > 10 and all(training for _, training in seen)
+        assert len({id(module) for module, _ in seen}) >= len(seen) - 20, "only shared activations run more than once"
+
+    def test_read_before_or_inside_it_is_the_same(self):
+        images, labels = batch()
+        found = []
+        for before in (False, True):
+            model = build()
+            views = {"degraded_features": model.read_degraded(self.views)}
+            given = views if before else {"degraded_pixel_values": self.views}
+            model(images, labels=labels, **given).loss.backward()
+            found.append([p.grad for p in model.parameters() if p.grad is not None])
+        assert len(found[0]) > 10 and all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+    def test_under_gradient_checkpointing(self):
+        images, labels = batch()
+        found = []
+        for checkpointing in (False, True):
+            torch.manual_seed(0)
+            model = build(freeze_batch_norm=False)
+            if checkpointing:
+                model.activation_checkpointing_enable()
+            model(images, labels=labels, degraded_features=model.read_degraded(self.views)).loss.backward()
+            found.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+        assert found[0].keys() == found[1].keys()
+        assert all(torch.allclose(found[0][name], found[1][name], atol=1e-6) for name in found[0])
+
+    def test_compiled(self):
+        images, labels = batch()
+        eager, other = build(), build()
+        views = eager.read_degraded(self.views)
+        torch.compiler.reset()
+        compiled = torch.compile(other, backend="aot_eager")
+        for _ in range(2):
+            values = [model(images, labels=labels, degraded_features=views).loss.item() for model in (eager, compiled)]
+            assert values[0] == pytest.approx(values[1], rel=1e-5)
 
 
 class TestConfiguration:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 import torch
 from huggingface_hub import CommitInfo
 
@@ -18,7 +19,7 @@ from idml_hf.modeling_idml import IDMLModel
 from idml_hf.search.engines import Engine, restore_engine
 
 from .gallery import Gallery
-from .hub import HUB_ID, MODEL_FOLDER, IndexToPush, pull_index, push_index, push_space
+from .hub import HUB_ID, IndexToPush, pull_index, push_index, push_space
 from .model_reference import ModelReference, load_model, processor_of
 
 if TYPE_CHECKING:
@@ -127,12 +128,14 @@ class PersistentIndex:
         return IndexToPush(self._save_whole, len(self), name)
 
     def _save_whole(self, folder: Path) -> None:
-        """Save with the model, unless that is on the Hub or unknown."""
+        """Save for others: with the model unless that is on the Hub or unknown, without folders of this machine."""
         whole = copy.copy(self)
+        paths = [os.path.basename(path) if os.path.isabs(path) else path for path in self.gallery.paths.to_pylist()]
+        whole.gallery = replace(self.gallery, paths=pa.array(paths, type=pa.string()))
         if self.reference.weights is not None and not self.reference.on_hub:
-            self.model.save_pretrained(folder / MODEL_FOLDER)
-            self._processor().save_pretrained(folder / MODEL_FOLDER)
-            whole.reference = replace(self.reference, location=str(folder / MODEL_FOLDER))
+            self.model.save_pretrained(folder / "model")
+            self._processor().save_pretrained(folder / "model")
+            whole.reference = replace(self.reference, location=str(folder / "model"))
         whole.save(folder)
 
     @classmethod

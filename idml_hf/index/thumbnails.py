@@ -14,7 +14,6 @@ import PIL.Image
 
 from idml_hf.data import ImageSet
 from idml_hf.data.decoding import open_image, to_rgb
-from idml_hf.picture_metadata import encode_picture, without_metadata
 
 THUMBNAIL_SIZE = 96
 
@@ -55,7 +54,7 @@ class Thumbnails:
         return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: int) -> bytes:
-        """The encoded image, pixels only: JPEG, or the format of the original where that is as small."""
+        """The encoded image: JPEG, or the original file where that is as small."""
         return self.content[self.offsets[index] : self.offsets[index + 1]].tobytes()
 
     def image(self, index: int) -> PIL.Image.Image:
@@ -77,8 +76,7 @@ def _thumbnail(images: ImageSet | Sequence[Any], index: int, size: int) -> bytes
         data = images.file_bytes(index)
         image = open_image(data)
         if max(image.size) <= size and image.mode == "RGB" and image.format in ("JPEG", "PNG", "WEBP"):
-            # as it is, but for where and when it was taken, and whatever else goes with it
-            return without_metadata(data)
+            return data
         # a JPEG is decoded at a fraction of its size, several times faster
         image.draft("RGB", (2 * size, 2 * size))
         try:
@@ -88,7 +86,9 @@ def _thumbnail(images: ImageSet | Sequence[Any], index: int, size: int) -> bytes
     else:
         image = to_rgb(images[index])
     image.thumbnail((size, size))
-    return encode_picture(image)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=88)
+    return buffer.getvalue()
 
 
 __all__ = ["THUMBNAIL_SIZE", "Thumbnails"]

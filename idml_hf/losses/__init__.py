@@ -7,15 +7,19 @@ and one line in `LOSSES`.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
+from numbers import Integral, Real
 from typing import Any
+
+from idml_hf.similarity import Metric
 
 from .base import MetricLoss
 from .contrastive import ContrastiveLoss
 from .fast_ap import FastAPLoss
 from .margin_dw import MarginLoss
 from .multi_similarity import MultiSimilarityLoss
-from .pair import PairLoss, Pairs
+from .pair import MEMORY_PARAMETERS, PairLoss, Pairs
 from .proxy import ProxyLoss
 from .proxy_anchor import ProxyAnchorLoss
 from .proxy_nca import ProxyNCALoss
@@ -66,14 +70,27 @@ def build_loss(
         >>> loss(torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.6, 0.8]]), None, torch.tensor([7, 7, 9]))
         tensor(0.1056)
     """
-    if name not in LOSSES:
+    loss = LOSSES.get(name)
+    if loss is None:
         raise ValueError(f"unknown loss {name!r}{_suggestion(name, LOSSES)}")
-    loss = LOSSES[name]
     known = loss.hyper_parameters()
-    for given in hyper_parameters:
+    for given, value in hyper_parameters.items():
         if given not in known:
             raise ValueError(f"loss {name!r} has no hyper-parameter {given!r}{_suggestion(given, known)}")
-    return loss(num_classes, embedding_dim, form, tau, **hyper_parameters)
+        _check_number(f"{given} of loss {name!r}", value, known[given])
+    memory = {key: hyper_parameters.pop(key) for key in MEMORY_PARAMETERS if key in hyper_parameters}
+    metric = Metric(form, tau)
+    built = loss(embedding_dim=embedding_dim, num_classes=num_classes, metric=metric, **hyper_parameters)
+    return built.with_memory(**memory) if isinstance(built, PairLoss) else built
+
+
+def _check_number(what: str, value: Any, default: Any) -> None:
+    """Refuse what is not a finite number where the default is a number, and no whole one where that is whole."""
+    if isinstance(default, bool) or not isinstance(default, Real):
+        return
+    kind, name = (Integral, "an integer") if isinstance(default, int) else (Real, "a finite number")
+    if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value):
+        raise ValueError(f"{what} must be {name}; got {value!r}")
 
 
 def _suggestion(given: str, known: Iterable[str]) -> str:

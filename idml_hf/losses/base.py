@@ -7,11 +7,12 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
-from idml_hf.similarity import FORMS, at_least_float32, square_root, squared_distance
+from idml_hf.similarity import Metric, at_least_float32, direction
 
 from .gather import gather_batch
+
+RATIO = Metric()
 
 Measure = Literal["distance", "squared_distance", "similarity"]
 
@@ -23,11 +24,15 @@ class MetricLoss(nn.Module):
     whatever autocast says. In training under `torch.distributed` each process computes the loss of the joined batch,
     so that the mean of gradients over processes is the gradient of one process with that batch.
 
+    A subclass has keyword arguments of its own, and hands the others on to here.
+
     Args:
-        num_classes: number of training classes C.
         embedding_dim: values d of a semantic embedding.
-        form: form of the introspective metric, see `idml_hf.similarity.introspective_similarity`.
-        tau: its temperature, > 0.
+        num_classes: number of training classes C; the losses between images do without (None).
+        metric: what embeddings are compared by.
+
+    Raises:
+        ValueError: a form of the metric that the loss cannot be computed on.
     """
 
     forms: ClassVar[tuple[str, ...]] = ("ratio", "none")
@@ -36,29 +41,24 @@ class MetricLoss(nn.Module):
     measure: ClassVar[Measure]
     """What the loss is written on: ``"distance"`` D, ``"squared_distance"`` D^2 or ``"similarity"`` 1 - D^2 / 2."""
 
-    def __init__(self, num_classes: int | None, embedding_dim: int, form: str = "ratio", tau: float = 5.0) -> None:
+    def __init__(self, *, embedding_dim: int, num_classes: int | None = None, metric: Metric = RATIO) -> None:
         super().__init__()
-        if form not in FORMS:
-            raise ValueError(f"form must be one of {', '.join(FORMS)}; got {form!r}")
-        if form not in self.forms:
-            raise ValueError(f"{type(self).__name__} has no form {form!r}, only {', '.join(self.forms)}")
-        if not tau > 0:
-            raise ValueError(f"tau must be > 0; got {tau}")
-        self.num_classes = num_classes
+        if metric.form not in self.forms:
+            raise ValueError(f"{type(self).__name__} has no form {metric.form!r}, only {', '.join(self.forms)}")
         self.embedding_dim = embedding_dim
-        self.form = form
-        self.tau = tau
+        self.num_classes = num_classes
+        self.metric = metric
 
     @classmethod
-    def hyper_parameters(cls) -> list[str]:
-        """Names of the keyword arguments that are the loss's own."""
-        return [
-            name
+    def hyper_parameters(cls) -> dict[str, Any]:
+        """The keyword arguments that are the loss's own, with their defaults."""
+        return {
+            name: parameter.default
             for base in cls.__mro__
-            if issubclass(base, MetricLoss)
+            if issubclass(base, MetricLoss) and base is not MetricLoss
             for name, parameter in inspect.signature(base).parameters.items()
             if parameter.kind is parameter.KEYWORD_ONLY
-        ]
+        }
 
     def forward(self, semantic: Tensor, uncertainty: Tensor | None, labels: Tensor, remember: bool = True) -> Tensor:
         """Compute the loss of a batch.
@@ -66,7 +66,7 @@ class MetricLoss(nn.Module):
         Args:
             semantic: semantic embeddings, shape (B, d).
             uncertainty: uncertainty embeddings, shape (B, d_u); None means 0. Form ``"none"`` ignores them.
-            labels: class of each image, shape (B,), integers; those of a `ProxyLoss` lie in [0, C).
+            labels: class of each image, shape (B,), integers of any type; those of a `ProxyLoss` lie in [0, C).
             remember: whether the batch enters the cross-batch memory, if the loss has one. Images mixed of two classes
                 should not.
 
@@ -78,8 +78,9 @@ class MetricLoss(nn.Module):
         """
         self._check(semantic, uncertainty, labels)
         with torch.autocast(semantic.device.type, enabled=False):
-            semantic = normalize(at_least_float32(semantic))
-            uncertainty = None if self.form == "none" or uncertainty is None else at_least_float32(uncertainty)
+            semantic = direction(semantic)
+            plain = self.metric.form == "none"
+            uncertainty = None if plain or uncertainty is None else at_least_float32(uncertainty)
             labels = labels.to(semantic.device, torch.int64)
             if self.training:
                 semantic, uncertainty, labels = gather_batch(semantic, uncertainty, labels)
@@ -94,12 +95,7 @@ class MetricLoss(nn.Module):
 
     def compare(self, s_a: Tensor, u_a: Tensor | None, s_b: Tensor, u_b: Tensor | None) -> Tensor:
         """The matrix the loss is written on (its `measure`), shape (A, B), for unit embeddings."""
-        if self.measure == "similarity" and u_a is None and u_b is None:
-            return s_a @ s_b.mT
-        d2 = squared_distance(s_a, u_a, s_b, u_b, self.tau)
-        if self.measure == "similarity":
-            return torch.rsub(d2, 1, alpha=0.5)
-        return square_root(d2) if self.measure == "distance" else d2
+        return getattr(self.metric, self.measure)(s_a, u_a, s_b, u_b)
 
     def _check(self, semantic: Tensor, uncertainty: Tensor | None, labels: Tensor) -> None:
         if semantic.ndim != 2 or semantic.shape[1] != self.embedding_dim or len(semantic) == 0:
@@ -108,11 +104,11 @@ class MetricLoss(nn.Module):
             raise ValueError(f"uncertainty must have shape ({len(semantic)}, d_u); got {tuple(uncertainty.shape)}")
         if labels.shape != semantic.shape[:1]:
             raise ValueError(f"labels must have shape ({len(semantic)},); got {tuple(labels.shape)}")
-        if labels.is_floating_point() or labels.is_complex():
+        if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
             raise ValueError(f"labels must be integers; got {labels.dtype}")
 
     def extra_repr(self) -> str:
-        return f"form={self.form}, tau={self.tau}"
+        return f"form={self.metric.form}, tau={self.metric.tau}"
 
 
 def log_one_plus_sum_exp(x: Tensor, chosen: Tensor, dim: int) -> Tensor:

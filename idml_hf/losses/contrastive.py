@@ -23,11 +23,12 @@ class ContrastiveLoss(PairLoss):
 
     Example:
         >>> import torch
-        >>> loss = ContrastiveLoss(num_classes=None, embedding_dim=2, form="none")
+        >>> from idml_hf.similarity import Metric
+        >>> loss = ContrastiveLoss(embedding_dim=2, metric=Metric("none"))
         >>> s = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.96, 0.28]])
         >>> loss(s, None, torch.tensor([0, 0, 1]))      # 0.6325 + mean(0.5 - 0.2828, 0.5 - 0.3578)
         tensor(0.8121)
-        >>> introspective = ContrastiveLoss(num_classes=None, embedding_dim=2)
+        >>> introspective = ContrastiveLoss(embedding_dim=2)
         >>> introspective(s, torch.ones(3, 2), torch.tensor([0, 0, 1]))
         tensor(0.7026)
     """
@@ -36,16 +37,12 @@ class ContrastiveLoss(PairLoss):
 
     def __init__(
         self,
-        num_classes: int | None,
-        embedding_dim: int,
-        form: str = "ratio",
-        tau: float = 5.0,
         *,
         pos_margin: float = 0.0,
         neg_margin: float = 0.5,
-        **memory: Any,
+        **common: Any,
     ) -> None:
-        super().__init__(num_classes, embedding_dim, form, tau, **memory)
+        super().__init__(**common)
         self.pos_margin = pos_margin
         self.neg_margin = neg_margin
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from idml_hf.reference_memory import oldest_slots
-
-# No label that an image could have: comparisons with an empty slot are neither positive nor negative.
-EMPTY = torch.iinfo(torch.int64).min
+from idml_hf.reference_memory import PastImages
 
 
-class CrossBatchMemory(nn.Module):
-    """A queue of the last `size` images' embeddings, without gradient.
+class CrossBatchMemory(PastImages):
+    """The last `size` images' embeddings and classes, as a loss between images compares with them.
 
-    It is part of the state dict, so that a resumed training goes on bit by bit.
+    Args:
+        size: number of images M.
+        embedding_dim: values d of a semantic embedding.
+        uncertainty_dim: values d_u of an uncertainty embedding; None for a metric that does not read them.
 
     References:
         Wang et al., "Cross-Batch Memory for Embedding Learning", CVPR 2020.
@@ -26,22 +26,18 @@ class CrossBatchMemory(nn.Module):
     position: Tensor
 
     def __init__(self, size: int, embedding_dim: int, uncertainty_dim: int | None) -> None:
-        super().__init__()
-        self.register_buffer("semantic", torch.zeros(size, embedding_dim))
-        self.register_buffer("uncertainty", None if uncertainty_dim is None else torch.zeros(size, uncertainty_dim))
-        self.register_buffer("labels", torch.full((size,), EMPTY))
-        self.register_buffer("position", torch.zeros((), dtype=torch.int64))
-
-    def reset(self) -> None:
-        """Forget everything."""
-        for buffer in self.buffers():
-            buffer.zero_()
-        self.labels.fill_(EMPTY)
+        super().__init__(size, counter="position")
+        self.add_vectors("semantic", embedding_dim)
+        if uncertainty_dim is None:
+            self.uncertainty = None
+        else:
+            self.add_vectors("uncertainty", uncertainty_dim)
+        self.add_numbers("labels")
 
     def extend(
         self, semantic: Tensor, uncertainty: Tensor | None, labels: Tensor
     ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """The batch followed by what is remembered: shapes (B + size, d), (B + size, d_u), (B + size,)."""
+        """The batch followed by what is remembered: shapes (B + M, d), (B + M, d_u), (B + M,)."""
         if self.uncertainty is not None:
             if uncertainty is None:
                 uncertainty = semantic.new_zeros(len(semantic), self.uncertainty.shape[1])
@@ -51,12 +47,13 @@ class CrossBatchMemory(nn.Module):
             uncertainty = torch.cat((uncertainty, self.uncertainty.to(uncertainty)))
         return torch.cat((semantic, self.semantic.to(semantic))), uncertainty, torch.cat((labels, self.labels))
 
-    @torch.no_grad()
     def remember(self, semantic: Tensor, uncertainty: Tensor | None, labels: Tensor) -> None:
         """Put a batch in the place of the oldest images."""
-        slots = oldest_slots(self.position, len(labels), len(self.labels))
-        count = len(slots)
-        self.semantic[slots] = semantic[-count:].to(self.semantic)
+        rows = {"semantic": semantic, "labels": labels}
         if self.uncertainty is not None:
-            self.uncertainty[slots] = 0.0 if uncertainty is None else uncertainty[-count:].to(self.uncertainty)
-        self.labels[slots] = labels[-count:]
+            width = self.uncertainty.shape[1]
+            rows["uncertainty"] = semantic.new_zeros(len(semantic), width) if uncertainty is None else uncertainty
+        self.put(self.next_slots(*rows.values()), **rows)
+
+
+__all__ = ["CrossBatchMemory"]

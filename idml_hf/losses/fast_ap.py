@@ -28,7 +28,8 @@ class FastAPLoss(PairLoss):
 
     Example:
         >>> import torch
-        >>> loss = FastAPLoss(num_classes=None, embedding_dim=2, form="none")
+        >>> from idml_hf.similarity import Metric
+        >>> loss = FastAPLoss(embedding_dim=2, metric=Metric("none"))
         >>> s = torch.tensor([[1.0, 0.0], [0.8, 0.6], [-0.6, 0.8]])
         >>> loss(s, None, torch.tensor([0, 0, 1]))
         tensor(0.)
@@ -38,22 +39,19 @@ class FastAPLoss(PairLoss):
 
     def __init__(
         self,
-        num_classes: int | None,
-        embedding_dim: int,
-        form: str = "ratio",
-        tau: float = 5.0,
         *,
         num_bins: int = 10,
-        **memory: Any,
+        **common: Any,
     ) -> None:
-        super().__init__(num_classes, embedding_dim, form, tau, **memory)
+        super().__init__(**common)
         if num_bins < 1:
             raise ValueError(f"num_bins must be >= 1; got {num_bins}")
         self.num_bins = num_bins
 
     def matrix_loss(self, matrix: Tensor, pairs: Pairs) -> Tensor:
         edges = self.num_bins + 1
-        place = matrix * (self.num_bins / 4.0)
+        # Opposites are 4 apart to rounding: beyond it, a share of the last bin would be negative.
+        place = (matrix * (self.num_bins / 4.0)).clamp_max(self.num_bins)
         left = place.detach().long().clamp_(0, self.num_bins - 1)
         counted = (pairs.positive | pairs.negative).to(matrix.dtype)
         to_right = (place - left) * counted

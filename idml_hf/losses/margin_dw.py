@@ -8,6 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from idml_hf.similarity import full_precision
+
 from .pair import PairLoss, Pairs
 
 
@@ -38,7 +40,8 @@ class MarginLoss(PairLoss):
 
     Example:
         >>> import torch
-        >>> loss = MarginLoss(num_classes=None, embedding_dim=2, form="none")
+        >>> from idml_hf.similarity import Metric
+        >>> loss = MarginLoss(embedding_dim=2, metric=Metric("none"))
         >>> s = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
         >>> loss(s, None, torch.tensor([0, 0, 1]))
         tensor(0.5254, grad_fn=<AddBackward0>)
@@ -48,19 +51,15 @@ class MarginLoss(PairLoss):
 
     def __init__(
         self,
-        num_classes: int | None,
-        embedding_dim: int,
-        form: str = "ratio",
-        tau: float = 5.0,
         *,
         margin: float = 0.2,
         beta: float = 1.2,
         nu: float = 0.0,
         cutoff: float = 0.5,
         nonzero_loss_cutoff: float = 1.4,
-        **memory: Any,
+        **common: Any,
     ) -> None:
-        super().__init__(num_classes, embedding_dim, form, tau, **memory)
+        super().__init__(**common)
         if not 0 < cutoff < nonzero_loss_cutoff < 2:
             raise ValueError(f"need 0 < cutoff < nonzero_loss_cutoff < 2; got {cutoff} and {nonzero_loss_cutoff}")
         self.margin = margin
@@ -68,7 +67,7 @@ class MarginLoss(PairLoss):
         self.nu = nu
         self.cutoff = cutoff
         self.nonzero_loss_cutoff = nonzero_loss_cutoff
-        self.beta = nn.Parameter(torch.tensor(beta))
+        self.beta = nn.Parameter(torch.tensor(float(beta), dtype=full_precision()))
 
     def reset_parameters(self) -> None:
         super().reset_parameters()

@@ -30,7 +30,8 @@ class MultiSimilarityLoss(PairLoss):
 
     Example:
         >>> import torch
-        >>> loss = MultiSimilarityLoss(num_classes=None, embedding_dim=2, form="none")
+        >>> from idml_hf.similarity import Metric
+        >>> loss = MultiSimilarityLoss(embedding_dim=2, metric=Metric("none"))
         >>> s = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.96, 0.28]])
         >>> loss(s, None, torch.tensor([0, 0, 1]))
         tensor(0.4445)
@@ -40,18 +41,14 @@ class MultiSimilarityLoss(PairLoss):
 
     def __init__(
         self,
-        num_classes: int | None,
-        embedding_dim: int,
-        form: str = "ratio",
-        tau: float = 5.0,
         *,
         alpha: float = 2.0,
         beta: float = 50.0,
         base: float = 0.5,
         epsilon: float = 0.1,
-        **memory: Any,
+        **common: Any,
     ) -> None:
-        super().__init__(num_classes, embedding_dim, form, tau, **memory)
+        super().__init__(**common)
         self.alpha = alpha
         self.beta = beta
         self.base = base

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from idml_hf.reference_memory import EMPTY
+
 from .base import MetricLoss
-from .cross_batch_memory import EMPTY, CrossBatchMemory
+from .cross_batch_memory import CrossBatchMemory
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True)
@@ -54,30 +60,39 @@ class Pairs:
 
 
 class PairLoss(MetricLoss):
-    """A loss on comparisons between images.
+    """A loss on comparisons between images: those of the batch, and what a memory holds of earlier ones."""
 
-    Args:
-        memory_size: number of images of earlier batches that each image of a batch is compared with as well (Wang et
-            al., "Cross-Batch Memory for Embedding Learning", CVPR 2020); 0 for none.
-        uncertainty_dim: values d_u of an uncertainty embedding, needed by the memory alone; None means d.
-    """
+    memory: CrossBatchMemory | None
 
-    def __init__(
-        self,
-        num_classes: int | None,
-        embedding_dim: int,
-        form: str = "ratio",
-        tau: float = 5.0,
-        *,
-        memory_size: int = 0,
-        uncertainty_dim: int | None = None,
-    ) -> None:
-        super().__init__(num_classes, embedding_dim, form, tau)
+    def __init__(self, **common: Any) -> None:
+        super().__init__(**common)
+        self.memory = None
+
+    def with_memory(self, memory_size: int = 0, uncertainty_dim: int | None = None) -> Self:
+        """Compare each image of a batch with images of earlier batches as well.
+
+        The memory becomes a part of the loss and not a shell around it: learned parameters keep their names.
+
+        Args:
+            memory_size: their number, 0 for none.
+            uncertainty_dim: values d_u of an uncertainty embedding; None means d.
+
+        Returns:
+            The loss.
+
+        Raises:
+            ValueError: a negative size.
+        """
         if memory_size < 0:
             raise ValueError(f"memory_size must be >= 0; got {memory_size}")
-        self.memory_size = memory_size
-        self.uncertainty_dim = None if form == "none" else uncertainty_dim or embedding_dim
-        self.memory = CrossBatchMemory(memory_size, embedding_dim, self.uncertainty_dim) if memory_size else None
+        if memory_size:
+            width = None if self.metric.form == "none" else uncertainty_dim or self.embedding_dim
+            self.memory = CrossBatchMemory(memory_size, self.embedding_dim, width)
+        return self
+
+    @classmethod
+    def hyper_parameters(cls) -> dict[str, Any]:
+        return super().hyper_parameters() | MEMORY_PARAMETERS
 
     def batch_loss(self, semantic: Tensor, uncertainty: Tensor | None, labels: Tensor, remember: bool) -> Tensor:
         if self.memory is None or not self.training:
@@ -100,4 +115,8 @@ class PairLoss(MetricLoss):
 
     def reset_parameters(self) -> None:
         if self.memory is not None:
-            self.memory.reset()
+            self.memory.reset_parameters()
+
+
+MEMORY_PARAMETERS: dict[str, Any] = {"memory_size": 0, "uncertainty_dim": None}
+"""Arguments of `PairLoss.with_memory`, which `build_loss` takes beside a loss's own."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+
+from idml_hf.similarity import direction, full_precision
 
 from .base import MetricLoss
 
@@ -16,11 +19,11 @@ class ProxyLoss(MetricLoss):
     the authors' code: Kaiming normal, fan out.
     """
 
-    def __init__(self, num_classes: int | None, embedding_dim: int, form: str = "ratio", tau: float = 5.0) -> None:
-        super().__init__(num_classes, embedding_dim, form, tau)
-        if not num_classes or num_classes < 1:
+    def __init__(self, **common: Any) -> None:
+        super().__init__(**common)
+        if not self.num_classes or self.num_classes < 1:
             raise ValueError(f"{type(self).__name__} needs num_classes, the number of training classes")
-        self.proxies = nn.Parameter(torch.empty(num_classes, embedding_dim))
+        self.proxies = nn.Parameter(torch.empty(self.num_classes, self.embedding_dim, dtype=full_precision()))
         self.reset_parameters()
 
     def batch_loss(self, semantic: Tensor, uncertainty: Tensor | None, labels: Tensor, remember: bool) -> Tensor:
@@ -28,7 +31,7 @@ class ProxyLoss(MetricLoss):
 
     def compare_with_proxies(self, semantic: Tensor, uncertainty: Tensor | None) -> Tensor:
         """The loss's `measure` between unit embeddings and all proxies, shape (B, C)."""
-        return self.compare(semantic, uncertainty, normalize(self.proxies.to(semantic)), None)
+        return self.compare(semantic, uncertainty, direction(self.proxies.to(semantic)), None)
 
     def matrix_loss(self, matrix: Tensor, labels: Tensor) -> Tensor:
         """The loss, a scalar.
@@ -45,6 +48,7 @@ class ProxyLoss(MetricLoss):
     def _check(self, semantic: Tensor, uncertainty: Tensor | None, labels: Tensor) -> None:
         super()._check(semantic, uncertainty, labels)
         classes = len(self.proxies)
+        labels = labels.to(torch.int64)  # not all comparisons are there for unsigned integers
         in_range = ((labels >= 0) & (labels < classes)).all()
         message = f"labels must lie in [0, {classes}), the classes that have a proxy"
         if torch.compiler.is_compiling() or in_range.device.type != "cpu":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -28,7 +30,8 @@ class ProxyAnchorLoss(ProxyLoss):
 
     Example:
         >>> import torch
-        >>> loss = ProxyAnchorLoss(num_classes=2, embedding_dim=2, form="none")
+        >>> from idml_hf.similarity import Metric
+        >>> loss = ProxyAnchorLoss(num_classes=2, embedding_dim=2, metric=Metric("none"))
         >>> loss.load_state_dict({"proxies": torch.tensor([[1.0, 0.0], [0.0, 2.0]])})
         <All keys matched successfully>
         >>> loss(torch.tensor([[0.96, 0.28], [0.8, 0.6]]), None, torch.tensor([0, 1]))
@@ -40,22 +43,19 @@ class ProxyAnchorLoss(ProxyLoss):
 
     def __init__(
         self,
-        num_classes: int | None,
-        embedding_dim: int,
-        form: str = "ratio",
-        tau: float = 5.0,
         *,
         margin: float = 0.1,
         alpha: float = 32.0,
+        **common: Any,
     ) -> None:
-        super().__init__(num_classes, embedding_dim, form, tau)
+        super().__init__(**common)
         self.margin = margin
         self.alpha = alpha
 
     def compare_with_proxies(self, semantic: Tensor, uncertainty: Tensor | None) -> Tensor:
-        if self.form == "released":
+        if self.metric.form == "released":
             return introspective_similarity(
-                semantic, uncertainty, self.proxies.to(semantic), None, self.form, self.tau
+                semantic, uncertainty, self.proxies.to(semantic), None, self.metric.form, self.metric.tau
             )
         return super().compare_with_proxies(semantic, uncertainty)
 

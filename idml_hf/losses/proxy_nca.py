@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -23,7 +25,8 @@ class ProxyNCALoss(ProxyLoss):
 
     Example:
         >>> import torch
-        >>> loss = ProxyNCALoss(num_classes=2, embedding_dim=2, form="none", scale=1.0)
+        >>> from idml_hf.similarity import Metric
+        >>> loss = ProxyNCALoss(num_classes=2, embedding_dim=2, metric=Metric("none"), scale=1.0)
         >>> loss.load_state_dict({"proxies": torch.tensor([[1.0, 0.0], [0.0, 2.0]])})
         <All keys matched successfully>
         >>> loss(torch.tensor([[0.8, 0.6]]), None, torch.tensor([0])).item()     # log(1 + exp(0.4 - 0.8))
@@ -34,14 +37,11 @@ class ProxyNCALoss(ProxyLoss):
 
     def __init__(
         self,
-        num_classes: int | None,
-        embedding_dim: int,
-        form: str = "ratio",
-        tau: float = 5.0,
         *,
         scale: float = 32.0,
+        **common: Any,
     ) -> None:
-        super().__init__(num_classes, embedding_dim, form, tau)
+        super().__init__(**common)
         self.scale = scale
 
     def matrix_loss(self, matrix: Tensor, labels: Tensor) -> Tensor:

@@ -25,7 +25,8 @@ class TripletSemihardLoss(PairLoss):
 
     Example:
         >>> import torch
-        >>> loss = TripletSemihardLoss(num_classes=None, embedding_dim=2, form="none")
+        >>> from idml_hf.similarity import Metric
+        >>> loss = TripletSemihardLoss(embedding_dim=2, metric=Metric("none"))
         >>> s = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.75, -0.6614]])
         >>> loss(s, None, torch.tensor([0, 0, 1]))      # one triplet: 0.6325 - 0.7071 + 0.1
         tensor(0.0254)
@@ -35,15 +36,11 @@ class TripletSemihardLoss(PairLoss):
 
     def __init__(
         self,
-        num_classes: int | None,
-        embedding_dim: int,
-        form: str = "ratio",
-        tau: float = 5.0,
         *,
         margin: float = 0.1,
-        **memory: Any,
+        **common: Any,
     ) -> None:
-        super().__init__(num_classes, embedding_dim, form, tau, **memory)
+        super().__init__(**common)
         self.margin = margin
 
     def matrix_loss(self, matrix: Tensor, pairs: Pairs) -> Tensor:

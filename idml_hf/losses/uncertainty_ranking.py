@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import normalize, softplus
+from torch import Tensor
+from torch.nn.functional import softplus
 
-from idml_hf.reference_memory import ReferenceMemory
-from idml_hf.similarity import at_least_float32
+from idml_hf.reference_memory import EMPTY, PastImages, ReferenceMemory
+from idml_hf.similarity import at_least_float32, direction
 
-from .cross_batch_memory import EMPTY
 from .gather import gather_batch
 
 
-class UncertaintyRanking(nn.Module):
+class UncertaintyRanking(PastImages):
     """Ranks uncertainties by the hardness of images, and by how much their copies are degraded.
 
         L = mean over pairs of images with h_i > h_j of log(1 + exp(-(log||u_i|| - log||u_j||) / T))
@@ -39,16 +38,12 @@ class UncertaintyRanking(nn.Module):
     groups: Tensor
 
     def __init__(self, memory_size: int, temperature: float = 0.25, view_weight: float = 2.0) -> None:
-        super().__init__()
+        super().__init__(memory_size)
         self.temperature = temperature
         self.view_weight = view_weight
-        self.register_buffer("labels", torch.full((memory_size,), EMPTY))
-        self.register_buffer("groups", torch.full((memory_size,), EMPTY))
-
-    def reset_parameters(self) -> None:
-        """Forget all classes and groups: images without them are in no comparison."""
-        nn.init.constant_(self.labels, EMPTY)
-        nn.init.constant_(self.groups, EMPTY)
+        # images without them are in no comparison
+        self.add_numbers("labels")
+        self.add_numbers("groups")
 
     def forward(
         self,
@@ -75,9 +70,7 @@ class UncertaintyRanking(nn.Module):
         with torch.autocast(semantic.device.type, enabled=False):
             batch_groups = torch.full_like(labels, EMPTY) if groups is None else groups.to(labels)
             column = _log(uncertainty).unsqueeze(1)
-            embeddings, scores, labels = gather_batch(
-                normalize(at_least_float32(semantic.detach())), column, labels.long()
-            )
+            embeddings, scores, labels = gather_batch(direction(semantic.detach()), column, labels.long())
             batch_groups = gather_batch(column.detach(), None, batch_groups.long())[2]
             assert scores is not None
             hardness = self.hardness(embeddings, labels, batch_groups, memory)
@@ -109,12 +102,9 @@ class UncertaintyRanking(nn.Module):
         wrong = similarity.masked_fill(same | (self.labels == EMPTY), -torch.inf).amax(1)
         return torch.where(right.isfinite() & wrong.isfinite(), wrong - right, torch.nan)
 
-    @torch.no_grad()
     def remember(self, semantic: Tensor, labels: Tensor, groups: Tensor, memory: ReferenceMemory) -> None:
         """Take a batch, as for `hardness`, into the memory."""
-        slots = memory.remember(semantic)
-        self.labels[slots] = labels[-len(slots) :]
-        self.groups[slots] = groups[-len(slots) :]
+        self.put(memory.remember(semantic), labels=labels, groups=groups)
 
 
 def _log(uncertainty: Tensor) -> Tensor:

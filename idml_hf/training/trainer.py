@@ -186,7 +186,8 @@ class IDMLTrainer(Trainer):
         if not self.args.degraded_share or getattr(model, "ranking", None) is None:
             return {}
         views = degraded_views(inputs["pixel_values"], self.args.degraded_share, self.args.seed, *place)
-        return {"degraded_pixel_values": self._images(views)}
+        with self.accelerator.autocast():
+            return {"degraded_features": model.read_degraded(self._images(views))}
 
     def _next_batch(self) -> tuple[int, int]:
         """Number of the optimizer step, and of the batch within it."""

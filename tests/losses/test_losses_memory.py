@@ -109,3 +109,25 @@ def test_uncertainty_of_another_dimension_needs_to_be_told() -> None:
     )
     with pytest.raises(ValueError, match=r"memory .* uncertainty_dim=8 .* got 3"):
         build_loss("contrastive", None, 8, memory_size=20)(semantic, uncertainty, labels)
+
+
+@pytest.mark.parametrize("name", PAIR_LOSSES)
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("where", ["semantic", "uncertainty"])
+@pytest.mark.parametrize("form", ["none", "ratio"])
+def test_a_batch_that_is_not_finite_leaves_no_trace(name: str, bad: float, where: str, form: str) -> None:
+    if (form, where) == ("none", "uncertainty"):
+        pytest.skip("the plain form does not read it")
+    loss, control = (build_loss(name, None, 8, form, memory_size=20) for _ in range(2))
+    for step in range(4):
+        semantic, uncertainty, labels = (x.detach().clone() for x in batch("p_x_k", 12, 8))
+        if step == 2:
+            {"semantic": semantic, "uncertainty": uncertainty}[where][5, 1] = bad
+            loss(semantic, uncertainty, labels)
+        else:
+            values = []
+            for each in (loss, control):
+                torch.manual_seed(step)
+                values.append(each(semantic, uncertainty, labels))
+            assert torch.equal(*values) and values[0].isfinite()
+    assert all(torch.equal(value, control.state_dict()[key]) for key, value in loss.state_dict().items())

@@ -21,7 +21,11 @@ def value_and_gradients(
     """Loss and all its gradients; draws, if there are any, repeat."""
     torch.manual_seed(7)
     value = loss(semantic, uncertainty, labels)
-    inputs = [semantic, *([] if uncertainty is None or loss.form == "none" else [uncertainty]), *loss.parameters()]
+    inputs = [
+        semantic,
+        *([] if uncertainty is None or loss.metric.form == "none" else [uncertainty]),
+        *loss.parameters(),
+    ]
     return [value, *torch.autograd.grad(value, inputs)]
 
 

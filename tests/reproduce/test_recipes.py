@@ -94,16 +94,16 @@ def test_classification_settings_are_those_of_cutmix(name):
 @pytest.fixture(scope="module")
 def trunks_once():
     """Builds each trunk once: a table's rows share theirs, and trunks without memory can be shared."""
-    create, trunks = modeling_idml._create_trunk, {}
+    create, trunks = modeling_idml.create_trunk, {}
 
-    def create_once(config, pretrained=False):
-        key = config.backbone, str(config.backbone_kwargs)
+    def create_once(name, **kwargs):
+        key = name, str(kwargs)
         if key not in trunks:
-            trunks[key] = create(config, pretrained)
+            trunks[key] = create(name, **kwargs)
         return trunks[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(modeling_idml, "_create_trunk", create_once)
+        patch.setattr(modeling_idml, "create_trunk", create_once)
         yield
 
 

@@ -1,5 +1,6 @@
 """Data sets: what is known by name, folders, parquet files and the Hub, through one door."""
 
+from .as_image_set import as_image_set
 from .check import DatasetReport, SplitReport, check_dataset
 from .classification_data import ClassificationData, load_classification_data
 from .dataset_spec import DataLicence, DatasetSpec
@@ -33,6 +34,7 @@ __all__ = [
     "SplitReport",
     "TrainImages",
     "UnreadableImageError",
+    "as_image_set",
     "check_dataset",
     "cropped_images",
     "derive_seed",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from .decoding import UnreadableImageError
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
@@ -66,3 +69,18 @@ def path_below(folder: Path, relative: str, source: Path) -> Path:
     if not relative or "\0" in relative or relative.startswith(("/", "\\")) or windows.drive or steps_up:
         raise ValueError(f"{source}: the path {relative!r} leads out of {folder}; refused")
     return folder / relative
+
+
+def file_below(path: str, folder: Path | None) -> str:
+    """The file that a row of a table names, if it lies in `folder`, links followed.
+
+    Raises:
+        UnreadableImageError: if it lies elsewhere.
+    """
+    if folder is None:
+        raise UnreadableImageError("is not in its table, which only names a file; refused")
+    root = os.path.realpath(folder)
+    file = os.path.realpath(os.path.join(root, path))
+    if "\0" in path or os.path.commonpath([root, file]) != root:
+        raise UnreadableImageError(f"is not in its table, which names a file outside of {folder}; refused")
+    return file

@@ -43,6 +43,7 @@ class DatasetReport:
         problems: a line for each number that is not what the registry states.
         unreadable: images that cannot be decoded.
         duplicates: pairs (image in train, image in test) with the same pixels, each named by its id.
+        two_classes: pairs of images of one split with the same pixels and different classes.
         contact_sheet: some images of some classes, for the eye.
     """
 
@@ -51,12 +52,13 @@ class DatasetReport:
     problems: list[str]
     unreadable: list[BadImage]
     duplicates: list[tuple[str, str]]
+    two_classes: list[tuple[str, str]]
     contact_sheet: PIL.Image.Image = field(repr=False)
 
     @property
     def ok(self) -> bool:
         """Whether nothing was found to be wrong."""
-        return not (self.problems or self.unreadable or self.duplicates)
+        return not (self.problems or self.unreadable or self.duplicates or self.two_classes)
 
     def to_dict(self) -> dict[str, Any]:
         """All but the contact sheet, ready for JSON."""
@@ -67,6 +69,7 @@ class DatasetReport:
             "problems": self.problems,
             "unreadable": [{"image": image.id, "reason": image.reason} for image in self.unreadable],
             "duplicates": [list(pair) for pair in self.duplicates],
+            "two_classes": [list(pair) for pair in self.two_classes],
         }
 
     def describe(self) -> str:
@@ -80,6 +83,7 @@ class DatasetReport:
         lines += [f"  wrong: {problem}" for problem in self.problems]
         lines += _section("unreadable images", [f"{image.id} {image.reason}" for image in self.unreadable])
         lines += _section("images both in train and test", [f"{train} = {test}" for train, test in self.duplicates])
+        lines += _section("pictures in two classes", [f"{first} = {second}" for first, second in self.two_classes])
         return "\n".join([*lines, "  all is well" if self.ok else "  NOT as it should be"])
 
 
@@ -110,10 +114,17 @@ def check_dataset(
             {"train": train, "validation": validation, "test": test} if validation else {"train": train, "test": test}
         )
     problems = [] if source.spec is None else wrong_counts(source.spec, splits)
-    unreadable, digests = [], {}
+    unreadable: list[BadImage] = []
+    two_classes: list[tuple[str, str]] = []
+    digests: dict[str, dict[bytes, int]] = {}
     for split, images in splits.items():
         found = map_images(images, functools.partial(_digest, images), f"Reading {split}", progress)
-        digests[split] = {value: i for i, value in enumerate(found) if isinstance(value, bytes)}
+        digests[split] = {}
+        for i, value in enumerate(found):
+            if isinstance(value, bytes):
+                first = digests[split].setdefault(value, i)
+                if images.labels[first] != images.labels[i]:
+                    two_classes.append((_named(images, first), _named(images, i)))
         unreadable += [
             BadImage(i, images.image_id(i), value) for i, value in enumerate(found) if isinstance(value, str)
         ]
@@ -121,7 +132,7 @@ def check_dataset(
     pairs = sorted((digests["train"][key], digests["test"][key]) for key in shared)
     duplicates = [(splits["train"].image_id(i), splits["test"].image_id(j)) for i, j in pairs]
     numbers = {split: _numbers(images) for split, images in splits.items()}
-    return DatasetReport(source.name, numbers, problems, unreadable, duplicates, _contact_sheet(splits))
+    return DatasetReport(source.name, numbers, problems, unreadable, duplicates, two_classes, _contact_sheet(splits))
 
 
 def _digest(images: ImageSet, index: int) -> bytes | str:
@@ -132,6 +143,11 @@ def _digest(images: ImageSet, index: int) -> bytes | str:
         return str(error).removeprefix(images.image_id(index)).strip()
     shape = ",".join(map(str, pixels.shape)).encode()
     return hashlib.blake2b(pixels.numpy().tobytes(), digest_size=16, salt=shape[:16]).digest()
+
+
+def _named(images: ImageSet, index: int) -> str:
+    label = images.labels[index]
+    return f"{images.image_id(index)} ({images.class_names[label] if label != UNLABELLED else 'no class'})"
 
 
 def _numbers(images: ImageSet) -> SplitReport:

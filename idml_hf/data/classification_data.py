@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import datasets
+
 from idml_hf.errors import listing
 
 from .dataset_spec import check_counts
 from .image_set import ImageSet, concatenate
 from .sources import open_source
-from .splits import given_splits, hold_out_images, labelled_only, named_splits
+from .splits import NO_CLASSES, given_splits, hold_out_images, labelled_only, named_splits
 from .unreadable_images import drop_bad_images
 
 
@@ -37,7 +39,7 @@ class ClassificationData:
 
 
 def load_classification_data(
-    name_or_path: str | Path,
+    name_or_path: str | Path | datasets.Dataset | datasets.DatasetDict,
     *,
     root: str | Path | None = None,
     image_column: str | None = None,
@@ -70,9 +72,9 @@ def load_classification_data(
         check_counts(source.spec, named_splits(source))
     validation = None
     splits = {split: labelled_only(images, source.name) for split, images in source.splits.items()}
+    if not any(images.num_classes for images in splits.values()):
+        raise ValueError(f"{source.name}: {NO_CLASSES}")
     if "all" in splits:
-        if not splits["all"].num_classes:
-            raise ValueError(f"{source.name}: the images have no classes")
         train, test = hold_out_images(splits["all"], test_fraction, seed)
     else:
         train, validation, test = given_splits(splits, source.name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,10 +15,13 @@ import PIL.Image
 import pyarrow as pa
 import torch
 
-from .decoding import UnreadableImageError, decode_pil, decode_tensor, read_bytes
+from .annotation_files import file_below
+from .decoding import UnreadableImageError, decode_pil, decode_tensor, encode_pixels, path_text, read_bytes, read_file
 
 UNLABELLED = -1
 IMAGE_FEATURES = datasets.Features({"image": datasets.Image(decode=False)})
+ANYWHERE = Path(os.sep)
+"""Folder of files that may lie anywhere: the user, or our own listing, has named each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +42,8 @@ class ImageSet:
         groups: int64 (N,), group of each image, or None.
         group_names: name of each group number.
         group_column: what the groups stand for, or None.
+        folders: where the files may lie that `storage` names instead of holding an image's bytes; None: nowhere.
+        folder_of: integers (N,), which of `folders` holds for each image.
     """
 
     storage: datasets.Dataset = field(repr=False)
@@ -48,6 +55,12 @@ class ImageSet:
     groups: np.ndarray | None = field(default=None, repr=False)
     group_names: tuple[str, ...] = field(default=(), repr=False)
     group_column: str | None = None
+    folders: tuple[Path | None, ...] = field(default=(ANYWHERE,), repr=False)
+    folder_of: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int32), repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.folder_of) != len(self.labels):
+            object.__setattr__(self, "folder_of", np.zeros(len(self.labels), dtype=np.int32))
 
     @classmethod
     def from_files(cls, paths: Sequence[str | Path], labels: Any, class_names: Sequence[str]) -> ImageSet:
@@ -58,11 +71,8 @@ class ImageSet:
             labels: integers (N,), numbers of `class_names` or -1.
             class_names: name of each class.
         """
-        ids = pa.array([str(path) for path in paths], type=pa.string())
-        column = pa.StructArray.from_arrays([pa.nulls(len(ids), pa.binary()), ids], names=["bytes", "path"])
-        storage = datasets.Dataset(pa.table({"image": column}).cast(IMAGE_FEATURES.arrow_schema))
-        labels = np.asarray(labels, dtype=np.int64)
-        return cls(storage, ids, True, labels, tuple(class_names), original_labels=labels)
+        ids = [path_text(path) for path in paths]
+        return cls.from_encoded([None] * len(ids), ids, labels, class_names, ids=ids, in_files=True)
 
     @classmethod
     def from_column(
@@ -72,23 +82,26 @@ class ImageSet:
         class_names: Sequence[str],
         source: str,
         original_labels: Any = None,
+        folder: Path | None = None,
     ) -> ImageSet:
         """Images inside a data set, e.g. of parquet files.
 
         Args:
-            column: data set whose only column `image` is a `datasets.Image`.
+            column: data set whose only column `image` is a `datasets.Image`; it may be a view, shuffled or selected,
+                and of any format.
             labels: integers (N,), numbers of `class_names` or -1.
             class_names: name of each class.
             source: what to call the data set in the ids of images without a file name.
             original_labels: integers (N,); default: `labels`.
+            folder: where the files may lie that a row names instead of holding the image; None: nowhere, since a table
+                from elsewhere could name any file of this machine.
         """
-        storage = column.cast_column("image", datasets.Image(decode=False))
-        chunks = storage.data.column("image").chunks
-        stated = [path for chunk in chunks for path in chunk.field("path").to_pylist()]
-        ids = [path or f"{source} row {row}" for row, path in enumerate(stated)]
-        labels = np.asarray(labels, dtype=np.int64)
+        storage = column.with_format(None).cast_column("image", datasets.Image(decode=False))
+        stated = storage.flatten().select_columns("image.path").with_format("arrow")[:].column(0).to_pylist()
+        ids = pa.array([path or f"{source} row {row}" for row, path in enumerate(stated)], type=pa.string())
+        labels = _class_numbers(labels, len(ids), class_names)
         original = labels if original_labels is None else np.asarray(original_labels, dtype=np.int64)
-        return cls(storage, pa.array(ids, type=pa.string()), False, labels, tuple(class_names), original)
+        return cls(storage, ids, False, labels, tuple(class_names), original, folders=(folder,))
 
     @classmethod
     def from_arrays(cls, pixels: np.ndarray, labels: Any, class_names: Sequence[str], source: str) -> ImageSet:
@@ -100,18 +113,44 @@ class ImageSet:
             class_names: name of each class.
             source: what to call the data set in the ids of the images.
         """
-        height, width = pixels.shape[1:3]
-        header = b"%s %d %d 255\n" % (
-            b"P5" if pixels.ndim == 3 else b"P6",
-            width,
-            height,
-        )  # netpbm: a header and the pixels
-        files = pa.array([header + np.ascontiguousarray(image).tobytes() for image in pixels], type=pa.binary())
-        ids = pa.array([f"{source} row {row}" for row in range(len(pixels))], type=pa.string())
-        column = pa.StructArray.from_arrays([files, pa.nulls(len(files), pa.string())], names=["bytes", "path"])
-        storage = datasets.Dataset(pa.table({"image": column}).cast(IMAGE_FEATURES.arrow_schema))
-        labels = np.asarray(labels, dtype=np.int64)
-        return cls(storage, ids, False, labels, tuple(class_names), original_labels=labels)
+        files = [encode_pixels(image) for image in pixels]
+        ids = [f"{source} row {row}" for row in range(len(pixels))]
+        return cls.from_encoded(files, [None] * len(files), labels, class_names, ids=ids)
+
+    @classmethod
+    def from_encoded(
+        cls,
+        files: Sequence[bytes | None],
+        paths: Sequence[str | None],
+        labels: Any,
+        class_names: Sequence[str],
+        *,
+        ids: Sequence[str],
+        in_files: bool = False,
+    ) -> ImageSet:
+        """Images that are encoded in memory, or in files.
+
+        Args:
+            files: the encoded images, or None for each that is in a file.
+            paths: path of each image that is in a file.
+            labels: integers (N,), numbers of `class_names` or -1.
+            class_names: name of each class.
+            ids: what to call each image.
+            in_files: whether all are in files.
+        """
+        # Arrow keeps at most 2 GiB in one piece
+        piece = np.cumsum([len(file or b"") for file in files], dtype=np.int64) // 2**30
+        cuts = [0, *(np.flatnonzero(np.diff(piece)) + 1).tolist(), len(files)]
+        pieces = [
+            pa.StructArray.from_arrays(
+                [pa.array(files[start:end], pa.binary()), pa.array(paths[start:end], pa.string())], ["bytes", "path"]
+            )
+            for start, end in itertools.pairwise(cuts)
+        ]
+        table = pa.table({"image": pa.chunked_array(pieces)}).cast(IMAGE_FEATURES.arrow_schema)
+        labels = _class_numbers(labels, len(files), class_names)
+        names = pa.array(ids, type=pa.string())
+        return cls(datasets.Dataset(table), names, in_files, labels, tuple(class_names), original_labels=labels)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -142,7 +181,11 @@ class ImageSet:
         Raises:
             UnreadableImageError: if its file cannot be read.
         """
-        return read_bytes(self.storage[int(index)]["image"])
+        value = self.storage[int(index)]["image"]
+        folder = self.folders[self.folder_of[index]]
+        if folder == ANYWHERE or value is None or value["bytes"] is not None or value["path"] is None:
+            return read_bytes(value)
+        return read_file(file_below(value["path"], folder))
 
     def image(self, index: int) -> PIL.Image.Image:
         """Image `index` in RGB, upright.
@@ -167,9 +210,15 @@ class ImageSet:
             raise UnreadableImageError(f"{self.image_id(index)} {error}") from error
 
     def select(self, indices: Any) -> ImageSet:
-        """The images at `indices` (integers, or a boolean mask of length N); labels and class names stay."""
-        indices = np.asarray(indices)
-        indices = np.flatnonzero(indices) if indices.dtype == bool else indices.astype(np.int64)
+        """The images at `indices` (integers, a slice, or a boolean mask of length N); labels and class names stay.
+
+        Raises:
+            IndexError: for other indices.
+        """
+        if not isinstance(indices, slice):
+            indices = np.asarray(indices)
+            indices = indices.astype(np.int64) if indices.size == 0 and indices.dtype != bool else indices
+        indices = np.arange(len(self))[indices]
         return replace(
             self,
             storage=self.storage.select(indices),
@@ -177,6 +226,7 @@ class ImageSet:
             labels=self.labels[indices],
             original_labels=self.original_labels[indices],
             groups=None if self.groups is None else self.groups[indices],
+            folder_of=self.folder_of[indices],
         )
 
     def renumbered(self) -> ImageSet:
@@ -187,6 +237,11 @@ class ImageSet:
         present = np.unique(self.labels[self.labels != UNLABELLED])
         labels = np.where(self.labels == UNLABELLED, UNLABELLED, np.searchsorted(present, self.labels))
         return replace(self, labels=labels, class_names=tuple(self.class_names[label] for label in present))
+
+    def with_labels(self, labels: Any, class_names: Sequence[str]) -> ImageSet:
+        """The same images with other labels: integers (N,), numbers of `class_names` or -1."""
+        labels = _class_numbers(labels, len(self), class_names)
+        return replace(self, labels=labels, class_names=tuple(class_names), original_labels=labels)
 
     def grouped(self, values: Sequence[Any], column: str) -> ImageSet:
         """The same images with groups: equal `values` (N,) are one group, called by its value."""
@@ -203,23 +258,44 @@ class ImageSet:
 
 
 def concatenate(first: ImageSet, second: ImageSet) -> ImageSet:
-    """Two sets, one after the other; classes and groups of the same name become one."""
-    names = tuple(dict.fromkeys([*first.class_names, *second.class_names]))
-    number = {name: label for label, name in enumerate(names)}
-    new_label = np.array([*(number[name] for name in second.class_names), UNLABELLED], dtype=np.int64)
+    """Two sets, one after the other; classes and groups of the same name become one.
+
+    The classes of the first keep their numbers; a class of the second becomes the first one of its name there.
+    """
+    number = {name: label for label, name in reversed(list(enumerate(first.class_names)))}
+    added = [name for name in second.class_names if name not in number]
+    new = iter(range(first.num_classes, first.num_classes + len(added)))
+    new_label = [number[name] if name in number else next(new) for name in second.class_names]
     both = replace(
         first,
         storage=datasets.concatenate_datasets([first.storage, second.storage]),
         ids=pa.concat_arrays([first.ids, second.ids]),
         in_files=first.in_files and second.in_files,
-        labels=np.concatenate([first.labels, new_label[second.labels]]),
-        class_names=names,
+        labels=np.concatenate([first.labels, np.array([*new_label, UNLABELLED], dtype=np.int64)[second.labels]]),
+        class_names=(*first.class_names, *added),
         original_labels=np.concatenate([first.original_labels, second.original_labels]),
         groups=None,
         group_names=(),
         group_column=None,
+        folders=(*first.folders, *second.folders),
+        folder_of=np.concatenate([first.folder_of, second.folder_of + len(first.folders)]),
     )
     if first.groups is None or second.groups is None or first.group_column is None:
         return both
     values = [first.group_names[g] for g in first.groups] + [second.group_names[g] for g in second.groups]
     return both.grouped(values, first.group_column)
+
+
+def _class_numbers(labels: Any, count: int, class_names: Sequence[str]) -> np.ndarray:
+    """`labels` as int64 (N,), each -1 or the number of a class name."""
+    given = np.asarray(labels)
+    if given.size == 0:
+        given = given.astype(np.int64)
+    if given.shape != (count,) or given.dtype.kind not in "iu":
+        raise ValueError(f"labels must be {count} integers, one an image, not {given.dtype} {given.shape}")
+    if given.size and not (int(given.min()) >= -1 and int(given.max()) < len(class_names)):
+        raise ValueError(
+            f"labels must be -1, or the number of one of the {len(class_names)} class names, not {given.min()} to "
+            f"{given.max()}"
+        )
+    return given.astype(np.int64)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import datasets
+
 from .image_set import ImageSet
 from .sources import Source, open_source
 from .splits import check_source, join_splits, retrieval_splits
@@ -11,7 +13,7 @@ from .unreadable_images import drop_bad_images
 
 
 def load_images(
-    name_or_path: str | Path,
+    name_or_path: str | Path | datasets.Dataset | datasets.DatasetDict,
     split: str | None = None,
     *,
     root: str | Path | None = None,
@@ -25,7 +27,7 @@ def load_images(
     """Load one collection of images, to embed, index or evaluate it.
 
     Args:
-        name_or_path: as for `load_retrieval_data`; also a folder of images without classes, whose labels are -1.
+        name_or_path: as for `load_retrieval_data`; also images without classes, whose labels are -1.
         split: "train", "validation" or "test" as `load_retrieval_data` splits, or "all". Default: everything where
             the source has no splits, else "test".
 
@@ -43,6 +45,7 @@ def load_images(
         image_column=image_column,
         label_column=label_column,
         revision=revision,
+        need_labels=False,
     )
     images = _one_split(source, split)
     if check_images and not source.embedded:
@@ -58,9 +61,14 @@ def _one_split(source: Source, split: str | None) -> ImageSet:
         return whole
     if split == "all":
         return join_splits(source.splits)
+    if whole is None and "train" not in source.splits:
+        return _named(source.splits.get(split or next(reversed(source.splits))), split, source)
     train, validation, test = retrieval_splits(source)
     check_source(source, train, test)
-    images = {"train": train, "validation": validation, "test": test, None: test}[split]
+    return _named({"train": train, "validation": validation, "test": test, None: test}[split], split, source)
+
+
+def _named(images: ImageSet | None, split: str | None, source: Source) -> ImageSet:
     if images is None:
-        raise ValueError(f"{source.name} has no validation split")
+        raise ValueError(f"{source.name} has no {split} split")
     return images

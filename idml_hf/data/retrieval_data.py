@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 
 from idml_hf.errors import listing
 
 from .image_set import ImageSet
 from .sources import open_source
-from .splits import check_source, hold_out_classes, retrieval_splits
+from .splits import NO_CLASSES, check_source, hold_out_classes, retrieval_splits
 from .unreadable_images import drop_bad_images
 
 logger = logging.getLogger("idml_hf.data")
@@ -72,7 +73,7 @@ class RetrievalData:
 
 
 def load_retrieval_data(
-    name_or_path: str | Path,
+    name_or_path: str | Path | datasets.Dataset | datasets.DatasetDict,
     *,
     root: str | Path | None = None,
     group_column: str | None = None,
@@ -89,7 +90,7 @@ def load_retrieval_data(
     Args:
         name_or_path: a name of `DATASETS`; a folder with one folder a class, or with two such folders `train` and
             `test`; a folder with `train.parquet` and `test.parquet`; or a data set on the Hub, `org/name`. Where the
-            source has no splits, the first half of its classes trains.
+            source has no splits, the first half of its classes trains. Also a `datasets.Dataset` or `DatasetDict`.
         root: folder of a registered data set in its official layout.
         group_column: column whose value groups images, or "none"; default: what the registry says.
         image_column, label_column: columns of parquet files and Hub data sets; default: the usual names.
@@ -117,6 +118,8 @@ def load_retrieval_data(
         revision=revision,
     )
     train, validation, test = retrieval_splits(source)
+    if not train.num_classes:
+        raise ValueError(f"{source.name}: {NO_CLASSES}")
     check_source(source, train, test)
     if check_images and not source.embedded:
         sets = [train, test] if validation is None else [train, test, validation]

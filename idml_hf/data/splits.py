@@ -16,6 +16,8 @@ from .sources import Source
 
 logger = logging.getLogger("idml_hf.data")
 
+NO_CLASSES = "the images have no classes: put those of each class into a folder of their own"
+
 
 def labelled_only(images: ImageSet, name: str) -> ImageSet:
     """`images` without the unlabelled ones, with a warning that says how many of data set `name` these are."""
@@ -40,7 +42,7 @@ def split_by_class(images: ImageSet, num_train_classes: int | None = None) -> tu
         ValueError: if a side would be without a class.
     """
     if not images.num_classes:
-        raise ValueError("the images have no classes: put those of each class into a folder of their own")
+        raise ValueError(NO_CLASSES)
     first = images.num_classes // 2 if num_train_classes is None else num_train_classes
     if not 0 < first < images.num_classes:
         raise ValueError(

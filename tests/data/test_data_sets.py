@@ -13,7 +13,7 @@ import datasets
 import numpy as np
 import pytest
 
-from idml_hf.data import DATASETS, check_dataset, load_classification_data, load_retrieval_data, sources
+from idml_hf.data import DATASETS, check_dataset, hub_download, load_classification_data, load_retrieval_data
 from idml_hf.data.readers.cifar import load_arrays
 
 RETRIEVAL = ["cub", "cars", "sop"]
@@ -42,9 +42,9 @@ def hub(tmp_path, monkeypatch):
         assert repo_type == "dataset" and not local_files_only and allow_patterns == ["data/train-*", "data/test-*"]
         return str(replicas.write_hub(tmp_path / "hub", ids[hub_id]))
 
-    monkeypatch.setattr(sources.datasets, "load_dataset", load_dataset)
-    monkeypatch.setattr(sources, "snapshot_download", snapshot_download)
-    monkeypatch.setattr(sources, "_why_unreachable", lambda hub_id, revision: None)
+    monkeypatch.setattr(hub_download.datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(hub_download, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(hub_download, "why_unreachable", lambda hub_id, revision: None)
     return asked
 
 
@@ -308,8 +308,8 @@ def test_scripted_data_sets_get_a_clear_message(monkeypatch):
     def load_dataset(*args, **kwargs):
         raise RuntimeError("Dataset scripts are no longer supported, but found Stanford-Cars.py")
 
-    monkeypatch.setattr(sources.datasets, "load_dataset", load_dataset)
-    monkeypatch.setattr(sources, "_why_unreachable", lambda hub_id, revision: None)
+    monkeypatch.setattr(hub_download.datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(hub_download, "why_unreachable", lambda hub_id, revision: None)
     with pytest.raises(ValueError, match=r"org/scripted is read by a script .* look for a copy in parquet"):
         load_retrieval_data("org/scripted")
 

@@ -7,13 +7,19 @@ import importlib
 import math
 from typing import Any
 
+import numpy as np
+import PIL.Image
+import torch
 from transformers.image_processing_backends import TorchvisionBackend
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
 
 from .errors import clear_loading_errors, one_of
+from .rgb import to_eight_bits, to_rgb
 
 # Below this side the border of a picture carries content that a central crop would cut away.
 SMALL_IMAGE = 64
+
+_LONGEST = 32  # times the shorter side
 
 _RESAMPLING = {
     "nearest": PILImageResampling.NEAREST,
@@ -46,6 +52,33 @@ class IDMLImageProcessor(TorchvisionBackend):
     do_center_crop = True
     do_rescale = True
     do_normalize = True
+
+    def process_image(self, image: Any, do_convert_rgb: bool | None = None, **kwargs: Any) -> torch.Tensor:
+        """One picture as tensor (C, H, W): upright, in RGB, in 8 bits or as the floats that were given.
+
+        PIL images of any mode are converted as [`idml_hf.rgb.to_rgb`] says, as all pictures that the package reads;
+        of arrays and tensors, 16-bit values are brought to 8 bits.
+
+        Args:
+            image: PIL image, array or tensor.
+            do_convert_rgb: Whether to convert; else a PIL image is taken as it is.
+            kwargs: As for transformers' method of this name.
+        """
+        if do_convert_rgb and isinstance(image, PIL.Image.Image):
+            image = to_rgb(image)
+        elif isinstance(image, (np.ndarray, torch.Tensor)):
+            whole = (not image.is_floating_point()) if isinstance(image, torch.Tensor) else image.dtype.kind in "iu"
+            if whole and image.dtype not in (np.uint8, torch.uint8):
+                narrow = to_eight_bits(image.cpu().numpy() if isinstance(image, torch.Tensor) else image)
+                image = torch.from_numpy(np.ascontiguousarray(narrow))
+        return super().process_image(image, do_convert_rgb=do_convert_rgb, **kwargs)
+
+    def _preprocess(
+        self, images: list[torch.Tensor], do_resize: bool, size: Any, do_center_crop: bool, **kwargs: Any
+    ) -> Any:
+        if do_resize and do_center_crop and getattr(size, "shortest_edge", None):
+            images = [_middle(image) for image in images]
+        return super()._preprocess(images, do_resize=do_resize, size=size, do_center_crop=do_center_crop, **kwargs)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
@@ -126,6 +159,19 @@ class IDMLImageProcessor(TorchvisionBackend):
         if config is None:
             raise ValueError(f"timm has no data configuration for {backbone!r}")
         return cls.from_timm(resolve_data_config({}, pretrained_cfg=config.to_dict()), image_size, crop_pct)
+
+
+def _middle(image: torch.Tensor) -> torch.Tensor:
+    """The middle of a picture that is far longer than wide, all that its centre crop can see.
+
+    Enlarged as a whole until its shorter side fits, a line of 60,000 pixels would fill the memory.
+    """
+    for axis in (-2, -1):
+        longest = _LONGEST * image.shape[-3 - axis]
+        surplus = image.shape[axis] - longest
+        if surplus > 1:
+            image = image.narrow(axis, surplus // 2, image.shape[axis] - surplus // 2 * 2)
+    return image
 
 
 __all__ = ["IDMLImageProcessor"]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-import PIL.Image
+from idml_hf.data.decoding import open_image
 
 STYLE = """
 .idml-cards {display: grid; grid-template-columns: repeat(auto-fill, minmax(118px, 1fr)); gap: 10px;}
@@ -119,7 +118,7 @@ def _bar(share: float, color: str, mark: float | None = None) -> str:
 
 
 def _data_url(image: bytes) -> str:
-    kind = PIL.Image.open(io.BytesIO(image)).get_format_mimetype() or "image/jpeg"
+    kind = open_image(image).get_format_mimetype() or "image/jpeg"
     return f"data:{kind};base64,{base64.b64encode(image).decode()}"
 
 

@@ -70,19 +70,21 @@ def match_sheet(index: IDMLIndex, queries: list[Any], result: SearchResult) -> A
     """A sheet with a row for each query, a path or a PIL image: it, then its matches."""
     from PIL import Image
 
-    from idml_hf.image_sheet import image_sheet
+    from idml_hf.data.decoding import decode_pil, read_file
+    from idml_hf.image_sheet import Cell, sheet
 
-    pictures, captions = [], []
+    rows = []
     thumbnails = index.gallery.thumbnails
     positions = {int(i): at for at, i in enumerate(index.gallery.ids)}
     for row, query in enumerate(queries):
-        pictures.append(query if isinstance(query, Image.Image) else Image.open(query).convert("RGB"))
-        captions.append(f"u {result.uncertainty[row]:.2f}")
+        picture = query if isinstance(query, Image.Image) else decode_pil(read_file(query))
+        cells = [Cell(picture, f"u {result.uncertainty[row]:.2f}")]
         for rank, item in enumerate(result.ids[row].tolist()):
             if item >= 0 and thumbnails is not None:
-                pictures.append(thumbnails.image(positions[item]))
-                captions.append(f"{result.scores[row, rank]:.2f} {result.names[row, rank]}")
-    return image_sheet(pictures, captions, columns=1 + result.ids.shape[1], lines=3)
+                caption = f"{result.scores[row, rank]:.2f} {result.names[row, rank]}"
+                cells.append(Cell(thumbnails.image(positions[item]), caption))
+        rows.append(cells)
+    return sheet(rows, lines=3)
 
 
 __all__ = ["match_sheet", "result_table", "search_index"]

@@ -38,7 +38,8 @@ def as_image_set(
         TypeError, ValueError: for what is no image, naming its place.
 
     Example:
-        >>> images = as_image_set([PIL.Image.new("L", (4, 2)), np.zeros((3, 3, 3), np.uint8)], ["cat", "dog"])
+        >>> pictures = [PIL.Image.new("L", (4, 2)), np.zeros((3, 3, 3), np.uint8)]
+        >>> images = as_image_set(pictures, ["cat", "dog"])
         >>> len(images), images[0].size, images.class_names
         (2, (4, 2), ('cat', 'dog'))
     """
@@ -99,7 +100,7 @@ def _labelled(images: ImageSet, labels: Any, class_names: Sequence[str] | None) 
     if given.shape != (len(images),):
         raise ValueError(f"{len(images)} images, but labels of shape {given.shape}")
     if given.dtype.kind in "US" or class_names is None:
-        known = given.dtype.kind == "U" or given != UNLABELLED
+        known = np.ones(len(given), dtype=bool) if given.dtype.kind in "US" else given != UNLABELLED
         names = sorted(set(given[known].tolist()))
         given = np.where(known, np.searchsorted(names, given) if names else 0, UNLABELLED)
         class_names = [str(name) for name in names]

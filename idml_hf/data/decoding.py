@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
+import PIL.ImageFile
 import torch
 from torchvision.io import ImageReadMode, decode_jpeg, decode_webp
 
@@ -120,7 +121,7 @@ def path_text(path: str | os.PathLike[str]) -> str:
     return os.fspath(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def open_image(data: bytes) -> PIL.Image.Image:
+def open_image(data: bytes) -> PIL.ImageFile.ImageFile:
     """Parse the header only.
 
     Raises:

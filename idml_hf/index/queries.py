@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,7 @@ import numpy as np
 import PIL.Image
 
 from idml_hf.data import ImageSet, UnreadableImageError
-from idml_hf.data.decoding import decode_pil, open_image, read_bytes, to_rgb
-
-MAX_PIXELS = 64_000_000
-"""Larger query images are refused: decoding one takes gigabytes, and no model looks at more than a few thousand."""
+from idml_hf.data.decoding import check_size, decode_pil, read_file, to_rgb
 
 
 def read_queries(images: Any) -> tuple[ImageSet | list[PIL.Image.Image], tuple[str, ...]]:
@@ -47,7 +43,7 @@ def _read(image: Any, name: str) -> PIL.Image.Image:
         if Path(image).is_dir():
             raise UnreadableImageError(f"{name} is a folder, not an image")
         try:
-            return read_image(read_bytes({"bytes": None, "path": str(image)}), name)
+            return read_image(read_file(image), name)
         except UnreadableImageError as error:
             raise UnreadableImageError(str(error) if name in str(error) else f"{name} {error}") from error
     if isinstance(image, np.ndarray):
@@ -56,32 +52,23 @@ def _read(image: Any, name: str) -> PIL.Image.Image:
         image = PIL.Image.fromarray(image)
     if not isinstance(image, PIL.Image.Image):
         raise TypeError(f"image {name} is a {type(image).__name__}: expected a path, a PIL image or a uint8 array")
-    _refuse_large(image, name)
+    try:
+        check_size(*image.size)
+    except UnreadableImageError as error:
+        raise UnreadableImageError(f"{name} {error}") from error
     return to_rgb(image)
 
 
 def read_image(data: bytes, name: str) -> PIL.Image.Image:
-    """Decode an encoded image of at most `MAX_PIXELS`.
+    """Decode an encoded image.
 
     Raises:
         UnreadableImageError: naming the image, if it is broken or too large.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
-            _refuse_large(open_image(data), name)
         return decode_pil(data)
     except UnreadableImageError as error:
         raise UnreadableImageError(str(error) if name in str(error) else f"{name} {error}") from error
 
 
-def _refuse_large(image: PIL.Image.Image, name: str) -> None:
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise UnreadableImageError(
-            f"{name} has {width} x {height} pixels: at most {MAX_PIXELS // 1_000_000} million can be searched for, "
-            "make it smaller first"
-        )
-
-
-__all__ = ["MAX_PIXELS", "read_image", "read_queries"]
+__all__ = ["read_image", "read_queries"]

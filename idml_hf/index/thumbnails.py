@@ -13,7 +13,7 @@ import numpy as np
 import PIL.Image
 
 from idml_hf.data import ImageSet
-from idml_hf.data.decoding import open_image, to_rgb
+from idml_hf.data.decoding import decode_pil, open_image, to_rgb
 
 THUMBNAIL_SIZE = 96
 
@@ -54,11 +54,11 @@ class Thumbnails:
         return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: int) -> bytes:
-        """The encoded image: JPEG, or the original file where that is as small."""
+        """The encoded image: JPEG, or lossless WebP of a picture that was as small."""
         return self.content[self.offsets[index] : self.offsets[index + 1]].tobytes()
 
     def image(self, index: int) -> PIL.Image.Image:
-        return PIL.Image.open(io.BytesIO(self[index])).convert("RGB")
+        return decode_pil(self[index])
 
     def select(self, indices: np.ndarray) -> Thumbnails:
         """Those of the images at `indices`."""
@@ -72,22 +72,26 @@ class Thumbnails:
 
 
 def _thumbnail(images: ImageSet | Sequence[Any], index: int, size: int) -> bytes:
+    """A small copy, upright and without metadata: those of a photograph may say who took it, and where."""
+    lossless = False
     if isinstance(images, ImageSet):
-        data = images.file_bytes(index)
-        image = open_image(data)
-        if max(image.size) <= size and image.mode == "RGB" and image.format in ("JPEG", "PNG", "WEBP"):
-            return data
+        file = open_image(images.file_bytes(index))
+        # what is small and exact stays exact
+        lossless = max(file.size) <= size and file.format not in ("JPEG", "MPO")
         # a JPEG is decoded at a fraction of its size, several times faster
-        image.draft("RGB", (2 * size, 2 * size))
+        file.draft("RGB", (2 * size, 2 * size))
         try:
-            image = to_rgb(image)
+            image = to_rgb(file)
         except Exception:
             image = images.image(index)
     else:
         image = to_rgb(images[index])
     image.thumbnail((size, size))
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=88)
+    if lossless:
+        image.save(buffer, "WEBP", lossless=True)
+    else:
+        image.save(buffer, "JPEG", quality=88)
     return buffer.getvalue()
 
 

@@ -284,6 +284,12 @@ class TestConfig:
             ({"backbone_kwargs": {"pretrained_cfg": {"file": "x"}}}, "may not set pretrained_cfg"),
             ({"form": "released"}, 'requires uncertainty_activation="l2"'),
             ({"tau": 0.0}, "must be positive"),
+            ({"tau": float("nan")}, "must be positive"),
+            ({"tau": float("inf")}, "must be positive"),
+            ({"uncertainty_level": float("nan")}, "must be positive"),
+            ({"uncertainty_start": float("nan")}, "must be positive"),
+            ({"uncertainty_ranking": float("nan")}, "uncertainty_ranking must not be negative"),
+            ({"reference_weight": float("nan")}, "reference_weight at least 0 and below 1"),
         ],
     )
     def test_what_is_refused(self, settings, message):

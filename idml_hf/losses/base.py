@@ -111,6 +111,20 @@ class MetricLoss(nn.Module):
         return f"form={self.metric.form}, tau={self.metric.tau}"
 
 
+def require_labels(fit: Tensor, message: str, labels: Tensor) -> None:
+    """Refuse labels that do not fit, where that can be known without waiting for the device or breaking a graph.
+
+    Args:
+        fit: boolean scalar.
+        message: what is required.
+        labels: what the message shows the range of.
+    """
+    if torch.compiler.is_compiling() or fit.device.type != "cpu":
+        torch._assert_async(fit, message)
+    elif not fit:
+        raise ValueError(f"{message}; got {labels.min()} to {labels.max()}")
+
+
 def log_one_plus_sum_exp(x: Tensor, chosen: Tensor, dim: int) -> Tensor:
     """``log(1 + sum exp(x))`` over the chosen entries of a dimension, safe from overflow; 0 where none is chosen."""
     return _LogOnePlusSumExp.apply(x, chosen, dim)

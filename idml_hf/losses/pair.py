@@ -10,7 +10,7 @@ from torch import Tensor
 
 from idml_hf.reference_memory import EMPTY
 
-from .base import MetricLoss
+from .base import MetricLoss, require_labels
 from .cross_batch_memory import CrossBatchMemory
 
 if TYPE_CHECKING:
@@ -112,6 +112,12 @@ class PairLoss(MetricLoss):
             pairs: which of its entries are positive and which negative.
         """
         raise NotImplementedError
+
+    def _check(self, semantic: Tensor, uncertainty: Tensor | None, labels: Tensor) -> None:
+        super()._check(semantic, uncertainty, labels)
+        if self.memory is not None:
+            labels = labels.to(torch.int64)
+            require_labels((labels != EMPTY).all(), "labels must not be -2**63, which marks empty slots", labels)
 
     def reset_parameters(self) -> None:
         if self.memory is not None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from idml_hf.similarity import direction, full_precision
 
-from .base import MetricLoss
+from .base import MetricLoss, require_labels
 
 
 class ProxyLoss(MetricLoss):
@@ -49,10 +49,5 @@ class ProxyLoss(MetricLoss):
         super()._check(semantic, uncertainty, labels)
         classes = len(self.proxies)
         labels = labels.to(torch.int64)  # not all comparisons are there for unsigned integers
-        in_range = ((labels >= 0) & (labels < classes)).all()
         message = f"labels must lie in [0, {classes}), the classes that have a proxy"
-        if torch.compiler.is_compiling() or in_range.device.type != "cpu":
-            # Reading the answer would make every step wait for the device, or break the graph.
-            torch._assert_async(in_range, message)
-        elif not in_range:
-            raise ValueError(f"{message}; got {labels.min()} to {labels.max()}")
+        require_labels(((labels >= 0) & (labels < classes)).all(), message, labels)

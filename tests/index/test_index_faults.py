@@ -13,8 +13,9 @@ from typing import Any
 import filelock
 import numpy as np
 import pytest
+from hostile_index import make_checksums_fit
 
-from idml_hf import IDMLIndex, index_files
+from idml_hf import IDMLIndex, files, index_files
 from idml_hf.index_files import IndexFileError
 
 
@@ -31,7 +32,7 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def test_every_truncated_or_missing_file_is_named(saved: Path) -> None:
-    assert len(files_of(saved)) == 4
+    assert len(files_of(saved)) == 5
     for path in files_of(saved):
         whole = path.read_bytes()
         for length in (0, 1, len(whole) // 2, len(whole) - 1):
@@ -66,9 +67,7 @@ def test_a_manifest_cannot_name_files_outside(saved: Path) -> None:
 def test_pickled_arrays_are_refused(saved: Path) -> None:
     (path,) = saved.rglob("semantic.npy")
     np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    manifest = json.loads((saved / "index.json").read_text())
-    manifest["files"]["semantic.npy"] = path.stat().st_size
-    (saved / "index.json").write_text(json.dumps(manifest))
+    make_checksums_fit(saved)
     with pytest.raises(IndexFileError, match=r"semantic\.npy is damaged"):
         IDMLIndex.load(saved)
 
@@ -84,8 +83,8 @@ def test_a_full_disk_leaves_the_old_index(saved: Path, step: str, monkeypatch: p
 
     target = {
         "arrays": (index_files.pq, "write_table"),
-        "manifest": (index_files.json, "dump"),
-        "rename": (index_files.os, "replace"),
+        "manifest": (index_files, "replacing"),
+        "rename": (files.os, "replace"),
     }
     with monkeypatch.context() as patched:
         patched.setattr(*target[step], full)
@@ -112,7 +111,7 @@ CHILD = """
     except OSError as error:
         print(error, len(list(index._origin[0].glob("data-*"))), flush=True)
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    index_files.json.dump = lambda *arguments, **options: os.kill(os.getpid(), signal.SIGKILL)
+    index_files.replacing = lambda *arguments, **options: os.kill(os.getpid(), signal.SIGKILL)
     index.save(sys.argv[1])
 """
 
@@ -157,19 +156,19 @@ def test_an_open_index_goes_on_when_another_process_saves(saved: Path) -> None:
 
 
 def test_a_read_during_a_save_finds_one_whole_index(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read_arrays = index_files._read_arrays
+    read_files = index_files._read_files
     calls = []
 
-    def save_in_between(folder: Path, manifest: Any) -> Any:
+    def save_in_between(folder: Path, manifest: Any, verify: bool) -> Any:
         calls.append(manifest["version"])
         if len(calls) == 1:
-            monkeypatch.setattr(index_files, "_read_arrays", read_arrays)
+            monkeypatch.setattr(index_files, "_read_files", read_files)
             smaller = IDMLIndex.load(saved)
             smaller.remove([0])
             smaller.save(saved)
-        return read_arrays(folder, manifest)
+        return read_files(folder, manifest, verify)
 
-    monkeypatch.setattr(index_files, "_read_arrays", save_in_between)
+    monkeypatch.setattr(index_files, "_read_files", save_in_between)
     assert len(IDMLIndex.load(saved)) == 49
 
 

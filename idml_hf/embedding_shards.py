@@ -7,24 +7,47 @@ interrupted run, started again with any number of processes, goes on with the sh
 from __future__ import annotations
 
 import hashlib
-import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-
-from idml_hf.index.gallery import Gallery
-from idml_hf.index.model_reference import ModelReference, load_model, processor_of
+import torch
 
 from .data import ImageSet
 from .embedding import Embeddings, embed_dataset
+from .files import read_json, replacing, write_json
 from .image_processing_idml import IDMLImageProcessor
+from .model_reference import ModelReference, load_model
 from .modeling_idml import IDMLPreTrainedModel
 
 PLAN = "embeddings.json"
+
+
+@dataclass(frozen=True)
+class EmbeddedImages:
+    """What `embed_to_shards` has written of N images.
+
+    Args:
+        embeddings: of the images, in order.
+        labels: int64 (N,), -1 where the class is unknown.
+        class_names: name of each label.
+        paths: string array (N,), path of each image, or its name in its source.
+        model: the model that embedded them.
+        tau: its temperature.
+        processor: its image processor.
+    """
+
+    embeddings: Embeddings
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    paths: pa.StringArray
+    model: ModelReference
+    tau: float
+    processor: IDMLImageProcessor
 
 
 def embed_to_shards(
@@ -58,14 +81,13 @@ def embed_to_shards(
 
     Raises:
         ValueError: if there are no images, or the folder holds embeddings of other images or of another model.
+        RuntimeError: if several processes were launched that do not know of each other.
     """
-    from accelerate import PartialState
-
     if not len(images):
         raise ValueError("There are no images to embed")
-    state, folder = PartialState(), Path(folder).absolute()
+    state, folder = _processes(), Path(folder).absolute()
     source, model = model, load_model(model)
-    processor = processor or processor_of(model)
+    processor = processor or IDMLImageProcessor.for_model(model)
     plan = {
         "images": len(images),
         "images_sha256": _sha256(images),
@@ -85,39 +107,41 @@ def embed_to_shards(
             part = images.select(np.arange(number * shard_size, min(len(images), (number + 1) * shard_size)))
             shown = progress and state.is_main_process
             embeddings = embed_dataset(model, processor, part, batch_size, state.device, num_workers, shown)
-            _write_in_one_step(files[number], lambda path, e=embeddings, p=part: pq.write_table(_table(e, p), path))
+            with replacing(files[number]) as path:
+                pq.write_table(embedding_table(embeddings, part), path)
     state.wait_for_everyone()
     return files
 
 
-def read_shards(folder: str | Path) -> tuple[Gallery, dict[str, Any]]:
+def read_shards(folder: str | Path) -> EmbeddedImages:
     """What `embed_to_shards` has written.
-
-    Returns:
-        The images, without thumbnails, and the plan they were embedded by.
 
     Raises:
         FileNotFoundError: if there is no plan, or shards are missing.
+        ValueError: naming a file that is damaged.
     """
     folder = Path(folder).absolute()
     if not (folder / PLAN).exists():
         raise FileNotFoundError(f"{folder} holds no embeddings: there is no {PLAN}")
-    plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+    plan = read_json(folder / PLAN)
     files = shard_files(folder, plan)
     missing = [file.name for file in files if not file.exists()]
     if missing:
         raise FileNotFoundError(
             f"{folder} lacks {len(missing)} of {len(files)} shards, as {missing[0]}: run the same command again"
         )
-    table = pa.concat_tables([pq.read_table(file) for file in files]).combine_chunks()
-    gallery = Gallery.create(
-        _matrix(table["semantic"]),
-        _matrix(table["uncertainty_embeds"]),
-        labels=table["label"].to_numpy(),
-        class_names=plan["class_names"],
-        paths=pa.concat_arrays(table["image"].chunks),
+    table = pa.concat_tables([_read(file) for file in files]).combine_chunks()
+    columns = _matrix(table["semantic"]), _matrix(table["uncertainty_embeds"])
+    norms = (table[name].to_numpy() for name in ("uncertainty", "semantic_norm"))
+    return EmbeddedImages(
+        Embeddings(*columns, *norms),
+        table["label"].to_numpy(),
+        tuple(plan["class_names"]),
+        pa.concat_arrays(table["image"].chunks),
+        ModelReference.from_json(plan["model"], folder),
+        plan["tau"],
+        IDMLImageProcessor.from_dict(plan["processor"]),
     )
-    return gallery, plan
 
 
 def shard_files(folder: Path, plan: dict[str, Any]) -> list[Path]:
@@ -126,7 +150,8 @@ def shard_files(folder: Path, plan: dict[str, Any]) -> list[Path]:
     return [folder / f"embeddings-{shard:05}-of-{number:05}.parquet" for shard in range(number)]
 
 
-def _table(embeddings: Embeddings, images: ImageSet) -> pa.Table:
+def embedding_table(embeddings: Embeddings, images: ImageSet) -> pa.Table:
+    """Images and their embeddings as a table, with the columns that `embed_to_shards` describes."""
     names = [images.class_names[label] if label >= 0 else "" for label in images.labels]
     return pa.table(
         {
@@ -145,6 +170,28 @@ def _lists(matrix: np.ndarray) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1)), matrix.shape[1])
 
 
+def _read(file: Path) -> pa.Table:
+    try:
+        return pq.read_table(file)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{file} is damaged ({reason}): remove it and run the same command again") from error
+
+
+def _processes() -> Any:
+    """The processes that share the work, as `accelerate launch` has started them."""
+    from accelerate import PartialState
+
+    # without a GPU, it must be told so to see more than one process
+    state = PartialState(cpu=not torch.cuda.is_available())
+    launched = int(os.environ.get("WORLD_SIZE", 1))
+    if state.num_processes != launched:
+        raise RuntimeError(
+            f"{launched} processes were launched, but {state.num_processes} would share the work: each would do all"
+        )
+    return state
+
+
 def _matrix(column: pa.ChunkedArray) -> np.ndarray:
     return np.concatenate(
         [chunk.flatten().to_numpy().reshape(len(chunk), -1) for chunk in column.chunks if len(chunk)]
@@ -159,13 +206,12 @@ def _sha256(images: ImageSet) -> str:
 
 
 def _write_plan(folder: Path, plan: dict[str, Any]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     if not (folder / PLAN).exists():
-        _write_in_one_step(folder / PLAN, lambda path: path.write_text(json.dumps(plan, indent=1), encoding="utf-8"))
+        write_json(folder / PLAN, plan, indent=1)
 
 
 def _check_plan(folder: Path, plan: dict[str, Any]) -> None:
-    there = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+    there = read_json(folder / PLAN)
     if there["model"]["weights_sha256"] != plan["model"]["weights_sha256"]:
         raise ValueError(f"{folder} holds embeddings of another model: choose another folder")
     for key in ("images", "images_sha256", "shard_size"):
@@ -173,10 +219,4 @@ def _check_plan(folder: Path, plan: dict[str, Any]) -> None:
             raise ValueError(f"{folder} holds embeddings of other images, or in shards of another size")
 
 
-def _write_in_one_step(path: Path, write: Any) -> None:
-    part = path.with_name(path.name + ".part")
-    write(part)
-    os.replace(part, path)
-
-
-__all__ = ["embed_to_shards", "read_shards", "shard_files"]
+__all__ = ["EmbeddedImages", "embed_to_shards", "embedding_table", "read_shards", "shard_files"]

@@ -41,7 +41,7 @@ class AppContents:
 
     def __init__(self, index: IDMLIndex, title: str = "Image search") -> None:
         self.index, self.title = index, title
-        uncertainty = np.linalg.norm(index.gallery.uncertainty_embeds, axis=1)
+        uncertainty = index.gallery.uncertainty
         self.most_uncertain = np.argsort(-uncertainty, kind="stable")[:UNCERTAIN_SHOWN]
         self.sorted_uncertainty = np.sort(uncertainty)
 
@@ -113,7 +113,7 @@ class AppContents:
 
     def _card(self, position: int, caption: str) -> Card:
         gallery = self.index.gallery
-        uncertainty = float(np.linalg.norm(gallery.uncertainty_embeds[position]))
+        uncertainty = float(gallery.uncertainty[position])
         return Card(
             image=None if gallery.thumbnails is None else gallery.thumbnails[int(position)],
             name=gallery.name_of(int(gallery.labels[position])) or Path(gallery.paths[int(position)].as_py()).name,

@@ -123,13 +123,13 @@ def _pixel_recall(test: ImageSet) -> float:
 
 def _varied_queries(index: IDMLIndex, test: ImageSet, number: int = 8) -> list[int]:
     """Queries from the most certain to the least certain."""
-    order = np.argsort(np.linalg.norm(index.gallery.uncertainty_embeds, axis=1), kind="stable")
+    order = np.argsort(index.gallery.uncertainty, kind="stable")
     return [int(order[at]) for at in np.linspace(0, len(order) - 1, number).astype(int)]
 
 
 def _draw_sheet(index: IDMLIndex, test: ImageSet, queries: list[int], path: Path) -> None:
     ranking = rank(index.gallery.semantic, test.labels, test.groups, keep=6)
-    uncertainty = np.linalg.norm(index.gallery.uncertainty_embeds, axis=1)
+    uncertainty = index.gallery.uncertainty
     retrieval_sheet(list(test), queries, ranking, test.labels, uncertainty=uncertainty).save(path)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from idml_hf.data import ImageSet
 from idml_hf.embedding import embed_dataset
+from idml_hf.embedding_shards import embedding_table
+from idml_hf.files import replacing
 from idml_hf.image_processing_idml import IDMLImageProcessor
 from idml_hf.modeling_idml import IDMLModel
 
@@ -31,23 +32,9 @@ def embed_to_parquet(model: str, images: ImageSet, output: Path, **options: Any)
     """
     processor = IDMLImageProcessor.from_pretrained(model)
     embeddings = embed_dataset(IDMLModel.from_pretrained(model), processor, images, **options)
-    names = [images.class_names[label] if label >= 0 else "" for label in images.labels]
-    table = pa.table(
-        {
-            "image": images.ids,
-            "label": images.labels,
-            "class": names,
-            "semantic": list(embeddings.semantic),
-            "uncertainty_embeds": list(embeddings.uncertainty_embeds),
-            "uncertainty": embeddings.uncertainty,
-            "semantic_norm": embeddings.semantic_norm,
-        }
-    )
-    output.mkdir(parents=True, exist_ok=True)
     file = output / "embeddings.parquet"
-    # in one step, so that a full disk or a kill leaves the file that was there
-    pq.write_table(table, file.with_suffix(".part"))
-    file.with_suffix(".part").replace(file)
+    with replacing(file) as part:
+        pq.write_table(embedding_table(embeddings, images), part)
     return file
 
 

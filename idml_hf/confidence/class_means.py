@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from idml_hf.search.nearest import nearest
+from idml_hf.search import nearest
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class ClassMeans:
         match = self.rows_of(match_labels)
         own = np.where(match < 0, similarity, _cosines(queries, directions[match]))
         # the match's class and the query's may be the nearest two, and do not count
-        scores, rows = nearest(queries, directions, min(3, len(directions)))
+        scores, rows = nearest(queries, directions, min(3, len(directions)), are_unit_rows=True)
         scores = np.where(rows == match[:, None], -1, scores)
         if query_labels is None or left_out is None:
             return own - scores.max(1)

@@ -9,7 +9,7 @@ _PUBLIC = {
     "IDMLIndex": "idml_hf.index.index",
     "IDMLMilvusIndex": "idml_hf.index.milvus",
     "IndexFileError": "idml_hf.index_files",
-    "ModelMismatchError": "idml_hf.index.model_reference",
+    "ModelMismatchError": "idml_hf.model_reference",
     "SearchResult": "idml_hf.index.results",
 }
 
@@ -17,10 +17,10 @@ __all__ = ["IDMLIndex", "IDMLMilvusIndex", "IndexFileError", "ModelMismatchError
 
 if TYPE_CHECKING:
     from idml_hf.index_files import IndexFileError
+    from idml_hf.model_reference import ModelMismatchError
 
     from .index import IDMLIndex
     from .milvus import IDMLMilvusIndex
-    from .model_reference import ModelMismatchError
     from .results import SearchResult
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from idml_hf.confidence.labelled_queries import LabelledQueries
@@ -11,7 +14,7 @@ from idml_hf.embedding import Embeddings
 from .gallery import Gallery
 
 
-def labelled_queries(embeddings: Embeddings, images: ImageSet) -> LabelledQueries:
+def labelled_queries(embeddings: Embeddings, images: ImageSet | Sequence[Any]) -> LabelledQueries:
     """The images whose class is known.
 
     Raises:

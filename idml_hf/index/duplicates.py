@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from idml_hf.search.engines import Engine
+from idml_hf.search.approximate import ApproximateSearch
+from idml_hf.search.rescoring import cosines_of_pairs, single_precision_error
 
 _ROWS, _COLUMNS = 1024, 4096
 _NEIGHBOURS = 16  # of a row that an engine is asked for
@@ -49,7 +50,7 @@ def near_duplicates(
         (array([[0, 2]]), array([1.]))
     """
     rows = torch.from_numpy(semantic).to(device)
-    error = (semantic.shape[1] + 16) * 2.0**-24
+    error = single_precision_error(semantic.shape[1])
     best = (np.empty((0, 2), dtype=np.int64), np.empty(0))
     for top in range(0, len(rows), _ROWS):
         for left in range(top, len(rows), _COLUMNS):
@@ -58,7 +59,7 @@ def near_duplicates(
             found = found[found[:, 0] < found[:, 1]]
             if not len(found):
                 continue
-            scores = pair_cosines(semantic, found)
+            scores = cosines_of_pairs(semantic, semantic, *found.T)
             found, scores = found[scores >= threshold], scores[scores >= threshold]
             best = _most_alike(np.concatenate([best[0], found]), np.concatenate([best[1], scores]), max_pairs)
             if len(best[1]) == max_pairs:
@@ -67,29 +68,19 @@ def near_duplicates(
 
 
 def near_duplicates_by(
-    engine: Engine, semantic: np.ndarray, threshold: float, max_pairs: int
+    engine: ApproximateSearch, semantic: np.ndarray, threshold: float, max_pairs: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """As `near_duplicates`, of the pairs that an engine finds among the nearest `_NEIGHBOURS` of each row."""
     found = []
     for start in range(0, len(semantic), 2**14):
         rows = semantic[start : start + 2**14]
-        candidates = engine.candidates(rows, semantic, min(_NEIGHBOURS + 1, len(semantic)))
+        candidates = engine.candidates(rows, min(_NEIGHBOURS + 1, len(semantic)))
         first = np.repeat(np.arange(start, start + len(rows)), candidates.shape[1])
         pairs = np.sort(np.stack([first, candidates.ravel()], 1)[candidates.ravel() >= 0], axis=1)
         pairs = pairs[pairs[:, 0] < pairs[:, 1]]
-        found.append(pairs[pair_cosines(semantic, pairs) >= threshold])
+        found.append(pairs[cosines_of_pairs(semantic, semantic, *pairs.T) >= threshold])
     pairs = np.unique(np.concatenate(found), axis=0)
-    return _most_alike(pairs, pair_cosines(semantic, pairs), max_pairs)
-
-
-def pair_cosines(semantic: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Cosines in double precision of the rows at `pairs` (P, 2)."""
-    scores = np.empty(len(pairs))
-    for start in range(0, len(pairs), 2**14):
-        a, b = (semantic[pairs[start : start + 2**14, side]].astype(np.float64) for side in (0, 1))
-        norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-        scores[start : start + 2**14] = np.minimum(np.einsum("pd,pd->p", a, b) / norms, 1)
-    return scores
+    return _most_alike(pairs, cosines_of_pairs(semantic, semantic, *pairs.T), max_pairs)
 
 
 def _most_alike(pairs: np.ndarray, scores: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from idml_hf.confidence.collection import Collection
 from idml_hf.data import ImageSet
 from idml_hf.embedding import Embeddings
-from idml_hf.index_files import IndexFileError
+from idml_hf.search.arrays import as_integers, finite_rows, unit_rows
 
+from .metadata import CLASS, as_columns, joined, matching
 from .thumbnails import Thumbnails
+
+_METADATA = "metadata."  # before the names of such columns, which may be any
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,20 +28,24 @@ class Gallery:
     Args:
         semantic: float32 (N, d), unit norm.
         uncertainty_embeds: float32 (N, d_u).
+        uncertainty: float32 (N,), norm of each uncertainty embedding.
         ids: int64 (N,), different from each other, kept for life.
         labels: int64 (N,), -1 where the class is unknown.
-        class_names: name of each label; empty if labels are plain numbers.
+        class_names: name of each label, all different; empty if labels are plain numbers.
         paths: string array (N,): file of each image, or its name in its source; empty where there is none.
         thumbnails: small copies of the images, or None.
+        metadata: further columns of N values by name, see [`~idml_hf.index.metadata.as_columns`].
     """
 
     semantic: np.ndarray
     uncertainty_embeds: np.ndarray
+    uncertainty: np.ndarray
     ids: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...]
     paths: pa.StringArray
     thumbnails: Thumbnails | None = None
+    metadata: Mapping[str, pa.Array] = field(default_factory=dict)
 
     @classmethod
     def create(
@@ -49,8 +56,9 @@ class Gallery:
         ids: Any = None,
         labels: Any = None,
         class_names: Sequence[str] = (),
-        paths: Sequence[str] | pa.StringArray | None = None,
+        paths: Sequence[str | Path] | pa.StringArray | None = None,
         thumbnails: Thumbnails | None = None,
+        metadata: Mapping[str, Any] | None = None,
         first_id: int = 0,
     ) -> Gallery:
         """Check the columns, fill in what is missing, and normalise the semantic embeddings.
@@ -62,35 +70,44 @@ class Gallery:
         number = len(semantic)
         if uncertainty_embeds is None:
             uncertainty_embeds = np.zeros((number, 1), dtype=np.float32)
-        ids = np.arange(first_id, first_id + number) if ids is None else np.asarray(ids)
-        labels = np.full(number, -1) if labels is None else np.asarray(labels)
-        for name, column in (("ids", ids), ("labels", labels)):
-            if column.shape != (number,) or not np.issubdtype(column.dtype, np.integer):
-                raise ValueError(f"{name} must be {number} integers, one an embedding; got {column.shape}")
+        uncertainty_embeds = finite_rows(uncertainty_embeds, "uncertainty embeddings", number)
+        ids = np.arange(first_id, first_id + number) if ids is None else as_integers(ids, "ids", number)
+        labels = np.full(number, -1) if labels is None else as_integers(labels, "labels", number)
         if len(np.unique(ids)) < number or (number and ids.min() < 0):
             raise ValueError("ids must be different from each other, and not negative")
-        if len(class_names) and number and not -1 <= labels.min() <= labels.max() < len(class_names):
-            raise ValueError(f"labels must be -1 to {len(class_names) - 1}: there are {len(class_names)} class names")
+        names = tuple(str(name) for name in class_names)
+        if len(set(names)) < len(names):
+            twice = next(name for at, name in enumerate(names) if name in names[:at])
+            raise ValueError(f"class names must be different from each other: {twice!r} is there twice")
+        if names and number and not -1 <= labels.min() <= labels.max() < len(names):
+            raise ValueError(f"labels must be -1 to {len(names) - 1}: there are {len(names)} class names")
         if paths is None:
             paths = pa.repeat("", number)
-        if not isinstance(paths, pa.Array):
+        if not isinstance(paths, (pa.Array, pa.ChunkedArray)):
             paths = pa.array([str(path) for path in paths], type=pa.string())
         for name, length in (("paths", len(paths)), ("thumbnails", number if thumbnails is None else len(thumbnails))):
             if length != number:
                 raise ValueError(f"{length} {name} for {number} embeddings")
         return cls(
             semantic,
-            finite_rows(uncertainty_embeds, "uncertainty embeddings", number),
+            uncertainty_embeds,
+            _norms(uncertainty_embeds),
             ids.astype(np.int64),
             labels.astype(np.int64),
-            tuple(class_names),
-            paths,
+            names,
+            _texts(paths),
             thumbnails,
+            as_columns(metadata, number),
         )
 
     @classmethod
     def of_images(
-        cls, images: ImageSet | Sequence[Any], embeddings: Embeddings, thumbnail_size: int | None, first_id: int = 0
+        cls,
+        images: ImageSet | Sequence[Any],
+        embeddings: Embeddings,
+        thumbnail_size: int | None,
+        first_id: int = 0,
+        metadata: Mapping[str, Any] | None = None,
     ) -> Gallery:
         """The gallery of images and their embeddings; `thumbnail_size` None keeps no small copies."""
         columns: dict[str, Any] = {}
@@ -101,48 +118,82 @@ class Gallery:
             embeddings.uncertainty_embeds,
             **columns,
             thumbnails=None if thumbnail_size is None else Thumbnails.of(images, thumbnail_size),
+            metadata=metadata,
             first_id=first_id,
         )
 
     @classmethod
-    def restore(cls, arrays: dict[str, np.ndarray], items: pa.Table, class_names: Sequence[str]) -> Gallery:
+    def restore(cls, arrays: Mapping[str, np.ndarray], items: pa.Table, class_names: Sequence[str]) -> Gallery:
         """The gallery of `arrays()` and `table()`.
 
         Raises:
-            IndexFileError: if they contradict each other.
+            ValueError: if they contradict each other, or are none of an index.
         """
+        semantic, embeds = (_stored(arrays, name, np.float32, 2) for name in ("semantic", "uncertainty"))
+        # the first format has no norms
+        norms = _stored(arrays, "uncertainty_norm", np.float32, 1) if "uncertainty_norm" in arrays else _norms(embeds)
+        for name, kind in (("id", pa.int64()), ("label", pa.int64()), ("path", pa.string())):
+            if name not in items.column_names or items[name].type != kind or items[name].null_count:
+                raise ValueError(f"the items have no column {name!r} of {kind}")
         items = items.combine_chunks()
         thumbnails = None
         if "thumbnails" in arrays:
-            thumbnails = Thumbnails(arrays["thumbnails"], arrays["thumbnail_offsets"])
-        paths = pa.concat_arrays(items["path"].chunks or [pa.array([], pa.string())])
-        labels = items["label"].to_numpy()
-        lengths = {len(arrays["semantic"]), len(arrays["uncertainty"]), len(items)}
-        if len(lengths | ({len(thumbnails)} if thumbnails else set())) > 1:
-            raise IndexFileError(f"the columns of the index have different lengths: {sorted(lengths)}")
-        if class_names and len(labels) and labels.max() >= len(class_names):
-            raise IndexFileError(f"the index has label {labels.max()}, but {len(class_names)} class names")
-        ids = items["id"].to_numpy()
-        return cls(arrays["semantic"], arrays["uncertainty"], ids, labels, tuple(class_names), paths, thumbnails)
-
-    @cached_property
-    def collection(self) -> Collection:
-        """What the confidence of a search knows of these images."""
-        return Collection(self.semantic, np.linalg.norm(self.uncertainty_embeds, axis=1), self.labels)
+            content = _stored(arrays, "thumbnails", np.uint8, 1)
+            offsets = _stored(arrays, "thumbnail_offsets", np.int64, 1)
+            ends = (0, len(content))
+            if not len(offsets) or (np.diff(offsets, prepend=ends[0], append=ends[1]) < 0).any():
+                raise ValueError("the thumbnails overlap, or lie outside of their file")
+            thumbnails = Thumbnails(content, offsets)
+        lengths = {len(semantic), len(embeds), len(norms), len(items)} | ({len(thumbnails)} if thumbnails else set())
+        if len(lengths) > 1:
+            raise ValueError(f"the columns of the index have different lengths: {sorted(lengths)}")
+        ids, labels = items["id"].to_numpy(), items["label"].to_numpy()
+        names, labels = _different_names(class_names, labels)
+        if names and len(labels) and labels.max() >= len(names):
+            raise ValueError(f"the index has label {labels.max()}, but {len(names)} class names")
+        rising = not (np.diff(ids) <= 0).any()
+        if len(ids) and (ids.min() < 0 or labels.min() < -1 or not (rising or len(np.unique(ids)) == len(ids))):
+            raise ValueError("the index has an id twice, or an id or a label that is none")
+        columns = {
+            name.removeprefix(_METADATA): items[name].combine_chunks()
+            for name in items.column_names
+            if name.startswith(_METADATA)
+        }
+        return cls(
+            semantic,
+            embeds,
+            norms,
+            ids,
+            labels,
+            names,
+            _texts(items["path"]),
+            thumbnails,
+            as_columns(columns, len(ids)),
+        )
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The columns worth mapping from files."""
-        arrays = {"semantic": self.semantic, "uncertainty": self.uncertainty_embeds}
+        arrays = {
+            "semantic": self.semantic,
+            "uncertainty": self.uncertainty_embeds,
+            "uncertainty_norm": self.uncertainty,
+        }
         if self.thumbnails is not None:
             arrays |= {"thumbnails": self.thumbnails.content, "thumbnail_offsets": self.thumbnails.offsets}
         return arrays
 
     def table(self) -> pa.Table:
         """The columns worth reading at once."""
-        return pa.table({"id": self.ids, "label": self.labels, "path": self.paths})
+        metadata = {_METADATA + name: column for name, column in self.metadata.items()}
+        return pa.table({"id": self.ids, "label": self.labels, "path": self.paths, **metadata})
 
     def __len__(self) -> int:
         return len(self.semantic)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes that images of the gallery are of."""
+        return len(np.unique(self.labels[self.labels >= 0]))
 
     def name_of(self, label: int) -> str:
         """Name of a label; its number where there are no names, nothing for -1."""
@@ -155,8 +206,9 @@ class Gallery:
 
         Raises:
             KeyError: for an id that is not there.
+            ValueError: for ids that are no integers.
         """
-        ids = np.asarray(ids, dtype=np.int64).reshape(-1)
+        ids = as_integers(ids, "ids")
         order = np.argsort(self.ids, kind="stable")
         at = np.searchsorted(self.ids[order], ids).clip(max=max(len(self) - 1, 0))
         found = order[at] if len(self) else at
@@ -165,16 +217,64 @@ class Gallery:
             raise KeyError(f"the index has no image with id {unknown[0]}")
         return found
 
-    def select(self, indices: np.ndarray) -> Gallery:
-        """The images at `indices` (integers)."""
+    def of_paths(self, paths: Sequence[str | Path]) -> np.ndarray:
+        """Rows of all images with one of these paths, rising.
+
+        A path is taken as it stands in the gallery, or else as another way to name the same file.
+
+        Raises:
+            KeyError: for a path that is not there.
+        """
+        names = [str(path) for path in paths]
+        mine = self.paths.to_pylist()
+        rows: list[int] = []
+        for same in (str, _absolute):
+            wanted = {same(name): name for name in names}
+            found = [row for row, path in enumerate(mine) if path and same(path) in wanted]
+            there = {wanted[same(mine[row])] for row in found}
+            rows += found
+            names = [name for name in names if name not in there]
+            if not names:
+                return np.unique(np.array(rows, dtype=np.int64))
+        raise KeyError(f"the index has no image with path {names[0]}")
+
+    def of_class(self, name: str) -> np.ndarray:
+        """Rows of all images of a class, by its name or, where classes have none, its number.
+
+        Raises:
+            KeyError: for a class that is not there.
+        """
+        label = self.class_names.index(str(name)) if str(name) in self.class_names else -1
+        if not self.class_names and str(name).isascii() and str(name).isdigit():
+            label = int(name)
+        rows = np.flatnonzero(self.labels == label) if label >= 0 else np.empty(0, dtype=np.int64)
+        if not len(rows):
+            raise KeyError(f"the index has no image of class {name}")
+        return rows
+
+    def where(self, conditions: Mapping[str, Any]) -> np.ndarray:
+        """Rows of the images whose metadata, or `"class"`, are as wanted; see [`~idml_hf.index.metadata.matching`]."""
+        columns = dict(self.metadata)
+        if CLASS in conditions and CLASS not in columns:
+            labels, row = np.unique(self.labels, return_inverse=True)
+            names = [self.name_of(label) if label >= 0 else None for label in labels.tolist()]
+            columns[CLASS] = pa.array(names, pa.string()).take(pa.array(row))
+        return np.flatnonzero(matching(columns, conditions, len(self)))
+
+    def select(self, indices: np.ndarray, thumbnails: bool = True) -> Gallery:
+        """The images at `indices` (integers), with or without their small copies."""
+        at = pa.array(indices, pa.int64())
+        kept = None if self.thumbnails is None or not thumbnails else self.thumbnails.select(indices)
         return replace(
             self,
             semantic=self.semantic[indices],
             uncertainty_embeds=self.uncertainty_embeds[indices],
+            uncertainty=self.uncertainty[indices],
             ids=self.ids[indices],
             labels=self.labels[indices],
-            paths=self.paths.take(pa.array(indices)),
-            thumbnails=None if self.thumbnails is None else self.thumbnails.select(indices),
+            paths=self.paths.take(at),
+            thumbnails=kept,
+            metadata={name: column.take(at) for name, column in self.metadata.items()},
         )
 
     def concatenate(self, other: Gallery) -> Gallery:
@@ -189,65 +289,82 @@ class Gallery:
                 raise ValueError(f"{name} have {others.shape[1]} dimensions, those of the index {mine.shape[1]}")
         if len(np.intersect1d(self.ids, other.ids)):
             raise ValueError(f"id {np.intersect1d(self.ids, other.ids)[0]} is in the index already")
-        class_names, labels = self._join_classes(other)
+        class_names, labels = join_classes(
+            self.class_names, bool((self.labels >= 0).any()), other.class_names, other.labels
+        )
         thumbnails = None
         if self.thumbnails is not None and other.thumbnails is not None:
             thumbnails = self.thumbnails.concatenate(other.thumbnails)
-        return replace(
-            self,
+        return Gallery(
             semantic=np.concatenate([self.semantic, other.semantic]),
             uncertainty_embeds=np.concatenate([self.uncertainty_embeds, other.uncertainty_embeds]),
+            uncertainty=np.concatenate([self.uncertainty, other.uncertainty]),
             ids=np.concatenate([self.ids, other.ids]),
             labels=np.concatenate([self.labels, labels]),
             class_names=class_names,
-            paths=pa.concat_arrays([self.paths, other.paths]),
+            paths=pa.concat_arrays([_texts(self.paths), _texts(other.paths)]),
             thumbnails=thumbnails,
+            metadata=joined(self.metadata, other.metadata, len(self), len(other)),
         )
 
-    def _join_classes(self, other: Gallery) -> tuple[tuple[str, ...], np.ndarray]:
-        if not other.class_names and (not self.class_names or (other.labels < 0).all()):
-            return self.class_names, other.labels
-        if not self.class_names and (self.labels >= 0).any():
-            raise ValueError("the classes of the index have no names, but those of the new images do (or vice versa)")
-        if not other.class_names:
-            raise ValueError("the classes of the new images need names: those of the index have some")
-        number = {name: label for label, name in enumerate(self.class_names)}
-        renumbered = np.array([number.setdefault(name, len(number)) for name in other.class_names], dtype=np.int64)
-        return tuple(number), np.where(other.labels < 0, -1, renumbered[other.labels])
 
+def join_classes(
+    names: tuple[str, ...], any_labelled: bool, new_names: tuple[str, ...], new_labels: np.ndarray
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """Class names of a gallery that gets more images, and the labels of these; classes are matched by name.
 
-def finite_rows(values: Any, name: str, number: int | None = None) -> np.ndarray:
-    """`values` as a finite float32 matrix, not copied if it is one.
+    Args:
+        names: class names of the gallery, which keep their numbers.
+        any_labelled: whether a class is known of any image in it.
+        new_names: those of the new images.
+        new_labels: labels of the new images, in their own numbers.
 
     Raises:
-        ValueError: naming the first row at fault.
+        ValueError: if only one side names its classes.
     """
-    matrix = np.asarray(values)
-    if matrix.ndim != 2 or matrix.shape[1] == 0 or (number is not None and len(matrix) != number):
-        raise ValueError(
-            f"{name} must be a matrix{'' if number is None else f' of {number} rows'}; got {matrix.shape}"
-        )
-    matrix = np.ascontiguousarray(matrix, dtype=np.float32)
-    for start in range(0, len(matrix), 2**14):
-        bad = ~np.isfinite(matrix[start : start + 2**14]).all(1)
-        if bad.any():
-            raise ValueError(f"{name} have NaN or infinite values, first in row {start + int(bad.argmax())}")
-    return matrix
+    if not any_labelled:  # no number stands for anything yet
+        return (new_names, new_labels) if new_names or (new_labels >= 0).any() else (names, new_labels)
+    if not new_names and (not names or (new_labels < 0).all()):
+        return names, new_labels
+    if not names:
+        raise ValueError("the classes of the index have no names, but those of the new images do (or vice versa)")
+    if not new_names:
+        raise ValueError("the classes of the new images need names: those of the index have some")
+    number = {name: label for label, name in enumerate(names)}
+    renumbered = np.array([number.setdefault(name, len(number)) for name in new_names], dtype=np.int64)
+    return tuple(number), np.where(new_labels < 0, -1, renumbered[new_labels])
 
 
-def unit_rows(values: Any, name: str) -> np.ndarray:
-    """`values` as float32 matrix of unit rows, not copied if it is one.
-
-    Raises:
-        ValueError: naming the first row that is not finite or has no direction.
-    """
-    matrix = finite_rows(values, name)
-    norms = np.sqrt(np.einsum("nd,nd->n", matrix, matrix, dtype=np.float64))
-    if (norms == 0).any():
-        raise ValueError(f"{name} have no direction in row {int((norms == 0).argmax())}: it is all zeros")
-    if np.abs(norms - 1).max(initial=0) > 1e-6:
-        matrix = (matrix / norms[:, None]).astype(np.float32)
-    return matrix
+def _different_names(names: Sequence[str], labels: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
+    """Class names without repetition, as earlier versions may have saved, and the labels in their numbers."""
+    different = tuple(dict.fromkeys(names))
+    if len(different) == len(names) or (len(labels) and labels.max() >= len(names)):
+        return tuple(names), labels
+    number = {name: label for label, name in enumerate(different)}
+    renumbered = np.array([number[name] for name in names], dtype=np.int64)
+    return different, np.where(labels < 0, -1, renumbered[labels])
 
 
-__all__ = ["Gallery", "finite_rows", "unit_rows"]
+def _stored(arrays: Mapping[str, np.ndarray], name: str, kind: Any, dimensions: int) -> np.ndarray:
+    if name not in arrays or arrays[name].dtype != kind or arrays[name].ndim != dimensions:
+        raise ValueError(f"the array {name!r} is none of an index")
+    if dimensions == 2 and not arrays[name].shape[1]:
+        raise ValueError(f"the array {name!r} has no columns")
+    return arrays[name]
+
+
+def _norms(embeds: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(embeds, axis=1)
+
+
+def _texts(texts: pa.Array | pa.ChunkedArray) -> pa.StringArray:
+    if isinstance(texts, pa.ChunkedArray):
+        texts = pa.concat_arrays(texts.chunks or [pa.array([], texts.type)])
+    return pc.fill_null(texts.cast(pa.string()), "")
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).absolute())
+
+
+__all__ = ["Gallery", "join_classes"]

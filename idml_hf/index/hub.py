@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitInfo, HfApi, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
+from idml_hf.hub.push import _clear_errors
 from idml_hf.index_files import MANIFEST
 
 INDEX_FOLDER = "index"
@@ -53,29 +53,24 @@ _SPACE_FILES = {
 }
 
 
-@dataclass(frozen=True)
-class IndexToPush:
-    """An index on its way to the Hub.
-
-    Args:
-        save: writes the index into a folder.
-        number: images in the index.
-        model: what to call its model.
-    """
-
-    save: Callable[[Path], None]
-    number: int
-    model: str
-
-
-def push_index(index: IndexToPush, repo_id: str, private: bool = False, token: str | None = None) -> CommitInfo:
+def push_index(
+    save: Callable[[Path], None],
+    repo_id: str,
+    private: bool = False,
+    token: str | None = None,
+    *,
+    number: int,
+    model: str,
+) -> CommitInfo:
     """Push an index to a data set repository, which is made if it is not there, in one commit.
 
     Args:
-        index: what to push.
+        save: writes the index, as others may have it, into a folder.
         repo_id: `org/name`.
         private: make a new repository private.
         token: Hub token; default: the one of the login or of HF_TOKEN.
+        number: images in the index, for its card.
+        model: what to call its model there.
 
     Raises:
         PermissionError: if the Hub does not accept the token, or the token may not write there.
@@ -83,24 +78,25 @@ def push_index(index: IndexToPush, repo_id: str, private: bool = False, token: s
     """
 
     def write(folder: Path, repo_id: str) -> None:
-        index.save(folder)
-        fields = {"name": _name(repo_id), "number": index.number, "model": index.model, "repo_id": repo_id}
-        (folder / "README.md").write_text(_INDEX_CARD.format(**fields), encoding="utf-8")
+        save(folder)
+        card = _INDEX_CARD.format(name=_name(repo_id), number=number, model=model, repo_id=repo_id)
+        (folder / "README.md").write_text(card, encoding="utf-8")
 
     return _push(write, repo_id, "dataset", private, token, "Upload index", delete=["data-*"])
 
 
-def push_space(index: IndexToPush, repo_id: str, private: bool = False, token: str | None = None) -> CommitInfo:
+def push_space(
+    save: Callable[[Path], None], repo_id: str, private: bool = False, token: str | None = None, *, number: int
+) -> CommitInfo:
     """Push an index as a Space: a page to search it, by [`~idml_hf.app.page.launch_app`].
 
     Arguments and errors are those of `push_index`.
     """
 
     def write(folder: Path, repo_id: str) -> None:
-        index.save(folder / INDEX_FOLDER)
-        fields = {"name": _name(repo_id), "number": index.number}
+        save(folder / INDEX_FOLDER)
         for path, content in {"README.md": _SPACE_CARD, **_SPACE_FILES}.items():
-            (folder / path).write_text(content.format(**fields), encoding="utf-8")
+            (folder / path).write_text(content.format(name=_name(repo_id), number=number), encoding="utf-8")
 
     return _push(write, repo_id, "space", private, token, "Upload app", delete=[f"{INDEX_FOLDER}/data-*"])
 
@@ -114,8 +110,6 @@ def _push(
     message: str,
     delete: list[str],
 ) -> CommitInfo:
-    from idml_hf.hub.push import _clear_errors
-
     api = HfApi(token=token, library_name="idml_hf")
     with _clear_errors(repo_id), tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -173,4 +167,4 @@ def pull_index(repo_id: str, revision: str | None = None, token: str | None = No
     return folder
 
 
-__all__ = ["IndexToPush", "pull_index", "push_index", "push_space"]
+__all__ = ["HUB_ID", "pull_index", "push_index", "push_space"]

@@ -2,37 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import torch
+from huggingface_hub import CommitInfo
 
 from idml_hf.confidence.calibration import DELTA, Calibration, fit_calibration
+from idml_hf.confidence.collection import Collection
 from idml_hf.confidence.labelled_queries import judge_among_themselves
-from idml_hf.data import ImageSet, load_images
+from idml_hf.data import ImageSet
 from idml_hf.embedding import Embeddings, embed_dataset
 from idml_hf.embedding_shards import read_shards
 from idml_hf.image_processing_idml import IDMLImageProcessor
+from idml_hf.index_files import read_index, write_index
+from idml_hf.model_reference import ModelReference, load_model
 from idml_hf.modeling_idml import IDMLModel
-from idml_hf.search.engines import create_engine
+from idml_hf.search.approximate import ApproximateSearch
+from idml_hf.search.arrays import as_count, as_integers, as_positive
 
 from .calibration_images import labelled_queries, queries_of
 from .duplicates import NearDuplicates, near_duplicates, near_duplicates_by
 from .gallery import Gallery
-from .model_reference import ModelReference, load_model, processor_of
-from .persistence import PersistentIndex
+from .hub import HUB_ID, pull_index, push_index, push_space
+from .images import Images, gallery_images
+from .manifest import IndexParts
 from .queries import read_queries
 from .results import SearchResult
 from .searcher import Searcher
 from .thumbnails import THUMBNAIL_SIZE, Thumbnails
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
-class IDMLIndex(PersistentIndex):
+
+class IDMLIndex:
     """Embedded images, their classes, and the model that embedded them.
 
-    Made by `build`, `from_embeddings`, `from_shards` or `load`.
+    Made by `build`, `from_embeddings`, `from_shards` or `load`. One index is not for several threads that change it.
+
+    Args:
+        gallery: the images.
+        reference: the model that embedded them.
+        tau: temperature of the introspective metric.
+        processor: the model's image processor.
+
+    Attributes:
+        device: where to search.
+        engine: an approximate search, or None if all images are compared; see `use_engine`.
+        calibration: what tells right matches from doubtful ones, or None; see `calibrate`.
 
     Example:
         >>> import numpy as np
@@ -42,39 +66,65 @@ class IDMLIndex(PersistentIndex):
         ([[0, 1]], [['4', '4']])
     """
 
+    def __init__(
+        self,
+        gallery: Gallery,
+        reference: ModelReference,
+        tau: float = 5.0,
+        processor: IDMLImageProcessor | None = None,
+    ) -> None:
+        self.gallery, self.reference, self.tau, self.processor = gallery, reference, as_positive(tau, "tau"), processor
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.engine: ApproximateSearch | None = None
+        self.calibration: Calibration | None = None
+        self._model: IDMLModel | None = None
+        self._next_id = int(gallery.ids.max(initial=-1)) + 1
+        self._origin: tuple[Path, str] | None = None
+        self._collection: Collection | None = None
+
+    def __len__(self) -> int:
+        return len(self.gallery)
+
+    def __repr__(self) -> str:
+        size = f"{len(self)} images, {self.gallery.semantic.shape[1]} dimensions"
+        return f"{type(self).__name__}({size}, model {self.reference.location})"
+
     @classmethod
     def build(
         cls,
         model: IDMLModel | str | Path,
-        dataset: ImageSet | Sequence[Any] | str | Path,
+        dataset: Images,
         processor: IDMLImageProcessor | None = None,
         *,
         batch_size: int = 64,
         device: torch.device | str | None = None,
         num_workers: int = 0,
         thumbnail_size: int | None = THUMBNAIL_SIZE,
+        metadata: Mapping[str, Any] | None = None,
         progress: bool = True,
-    ) -> IDMLIndex:
+    ) -> Self:
         """Embed a collection of images.
 
         Args:
             model: the model, its folder or its Hub id.
-            dataset: an [`~idml_hf.data.ImageSet`], a list of PIL images, or what `idml_hf.data.load_images` takes.
+            dataset: an [`~idml_hf.data.ImageSet`]; what `idml_hf.data.load_images` takes; or a list of images, PIL
+                images or paths.
             processor: the model's image processor; default: the one saved with the model.
             batch_size: images at a time.
             device: where to embed and to search; default: a GPU if there is one.
             num_workers: processes that decode.
             thumbnail_size: side in pixels of the copies that are kept to show matches; None keeps none.
+            metadata: further columns, with a value for each image: `{"shop": ["A", "B", ...]}`.
             progress: whether to show a progress bar.
 
         Raises:
             FileNotFoundError, ValueError: if model or images are not there or cannot be read.
         """
         source, model = model, load_model(model)
-        images = load_images(dataset) if isinstance(dataset, (str, Path)) else dataset
-        processor = processor or processor_of(model)
+        images = gallery_images(dataset)
+        processor = processor or IDMLImageProcessor.for_model(model)
         embeddings = embed_dataset(model, processor, images, batch_size, device, num_workers, progress)
-        gallery = Gallery.of_images(images, embeddings, thumbnail_size)
+        gallery = Gallery.of_images(images, embeddings, thumbnail_size, metadata=metadata)
         index = cls(gallery, ModelReference.of(model, source), model.config.tau, processor)
         if device is not None:
             index.device = torch.device(device)
@@ -92,20 +142,22 @@ class IDMLIndex(PersistentIndex):
         paths: Sequence[str] | None = None,
         ids: Any = None,
         thumbnails: Thumbnails | None = None,
+        metadata: Mapping[str, Any] | None = None,
         tau: float = 5.0,
         model: IDMLModel | str | Path | None = None,
         processor: IDMLImageProcessor | None = None,
-    ) -> IDMLIndex:
+    ) -> Self:
         """Index embeddings that are there already.
 
         Args:
             semantic: (N, d); rows are normalised.
             uncertainty_embeds: (N, d_u); None means 0.
             labels: integers (N,), -1 where unknown.
-            class_names: name of each label; without them labels are plain numbers.
+            class_names: name of each label, all different; without them labels are plain numbers.
             paths: one string an image.
             ids: integers (N,), different from each other; default 0, 1, ...
             thumbnails: small copies of the images.
+            metadata: further columns, as for `build`.
             tau: temperature of the introspective metric; a given `model` has its own.
             model: the model that made the embeddings, to search with images.
             processor: its image processor.
@@ -121,32 +173,167 @@ class IDMLIndex(PersistentIndex):
             class_names=class_names,
             paths=paths,
             thumbnails=thumbnails,
+            metadata=metadata,
         )
         if model is None:
             return cls(gallery, ModelReference(), tau, processor)
         source, model = model, load_model(model)
-        index = cls(gallery, ModelReference.of(model, source), model.config.tau, processor or processor_of(model))
+        processor = processor or IDMLImageProcessor.for_model(model)
+        index = cls(gallery, ModelReference.of(model, source), model.config.tau, processor)
         index._model = model
         return index
 
     @classmethod
-    def from_shards(cls, folder: str | Path) -> IDMLIndex:
+    def from_shards(cls, folder: str | Path) -> Self:
         """Index what [`~idml_hf.embedding_shards.embed_to_shards`] has written into `folder`.
 
         Raises:
             FileNotFoundError: if there are no shards, or some are missing.
         """
-        gallery, plan = read_shards(folder)
-        reference = ModelReference.from_json(plan["model"], Path(folder))
-        return cls(gallery, reference, plan["tau"], IDMLImageProcessor.from_dict(plan["processor"]))
+        shards = read_shards(folder)
+        gallery = Gallery.create(
+            shards.embeddings.semantic,
+            shards.embeddings.uncertainty_embeds,
+            labels=shards.labels,
+            class_names=shards.class_names,
+            paths=shards.paths,
+        )
+        return cls(gallery, shards.model, shards.tau, shards.processor)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        model: IDMLModel | str | Path | None = None,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        verify: bool = True,
+    ) -> Self:
+        """Open a saved index. Its arrays are mapped from their files, so this takes little time and memory.
+
+        Args:
+            folder: the folder; or a repository on the Hub, `org/name`, which is downloaded.
+            model: the model that made it, if it is not where it was; it must have the same weights.
+            revision: commit, tag or branch on the Hub.
+            token: Hub token; default: the one of the login or of HF_TOKEN.
+            verify: whether to compare all files with their checksums, which reads them once.
+
+        Raises:
+            FileNotFoundError: if there is no index.
+            IndexFileError: naming the file that is cut off or damaged.
+            ModelMismatchError: if `model` is another one.
+        """
+        on_hub = not os.path.isdir(folder) and HUB_ID.fullmatch(str(folder)) is not None
+        if on_hub:
+            folder = pull_index(str(folder), revision, token)
+        folder = Path(folder).absolute()
+        stored = read_index(folder, verify=verify)
+        parts = IndexParts.of_stored(stored, folder, trust_engine=not on_hub)
+        index = cls(parts.gallery, parts.reference, parts.tau, parts.processor)
+        index.engine, index.calibration, index._next_id = parts.engine, parts.calibration, parts.next_id
+        index._origin = (folder, stored.version)
+        if model is not None:
+            index._model = index.reference.check(load_model(model))
+        return index
+
+    def save(self, folder: str | Path, *, overwrite: bool = True) -> None:
+        """Save into a folder, which is made if needed.
+
+        The folder changes in one step: a kill or a full disk leaves the index that was there. An index that was loaded
+        from this folder is not saved over one that another process has saved there since.
+
+        Args:
+            folder: where to.
+            overwrite: whether another index that is there may be replaced.
+
+        Raises:
+            FileExistsError: if there is another index, and `overwrite` is False.
+            OSError: if it cannot be written.
+            RuntimeError: if another process is writing there, or has changed the index there since it was loaded.
+        """
+        folder = Path(folder).absolute()
+        stored, writers = self._parts().to_stored(folder)
+        expected = self._origin[1] if self._origin is not None and self._origin[0] == folder else None
+        self._origin = (folder, write_index(folder, stored, expected, overwrite=overwrite, writers=writers))
+
+    def _parts(self) -> IndexParts:
+        parts = self.gallery, self.reference, self.tau, self.processor, self.engine, self.calibration, self._next_id
+        return IndexParts(*parts)
+
+    def save_for_others(self, folder: str | Path) -> None:
+        """Save for other machines: with the model unless that is on the Hub or unknown, without folders of this one.
+
+        An approximate search is made anew there, since its file is read only where it is from the same machine.
+        """
+        folder = Path(folder).absolute()
+        whole = copy.copy(self)
+        paths = [os.path.basename(path) if os.path.isabs(path) else path for path in self.gallery.paths.to_pylist()]
+        whole.gallery = replace(self.gallery, paths=pa.array(paths, type=pa.string()))
+        if self.reference.weights is not None and not self.reference.on_hub:
+            self.model.save_pretrained(folder / "model")
+            self._processor().save_pretrained(folder / "model")
+            whole.reference = replace(self.reference, location=str(folder / "model"))
+        write_index(folder, whole._parts().to_stored(folder)[0])
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> CommitInfo:
+        """Push to a data set repository on the Hub, which is made if it is not there.
+
+        A model that is itself on the Hub is named by its id and revision; any other goes with the index.
+
+        Args:
+            repo_id: `org/name`.
+            private: make a new repository private.
+            token: Hub token; default: the one of the login or of HF_TOKEN.
+
+        Raises:
+            PermissionError: if the Hub does not accept the token, or the token may not write there.
+            ConnectionError: if the Hub cannot be reached, or offline mode is on.
+        """
+        model = self.reference.location if self.reference.on_hub and self.reference.location else "its own model"
+        return push_index(self.save_for_others, repo_id, private, token, number=len(self), model=model)
+
+    def push_space(self, repo_id: str, *, private: bool = False, token: str | None = None) -> CommitInfo:
+        """Push as a Space on the Hub: a page where anybody can search the index.
+
+        Arguments and errors are those of `push_to_hub`.
+        """
+        return push_space(self.save_for_others, repo_id, private, token, number=len(self))
+
+    @property
+    def model(self) -> IDMLModel:
+        """The model, loaded when first asked for.
+
+        Raises:
+            ValueError: if it is unknown where it is, or it is not the one that made the index.
+            FileNotFoundError: if its folder is gone.
+        """
+        if self._model is None:
+            self._model = self.reference.load()
+        return self._model
+
+    def _processor(self) -> IDMLImageProcessor:
+        if self.processor is None:
+            self.processor = IDMLImageProcessor.for_model(self.model, self.reference.revision)
+        return self.processor
+
+    def embed(self, images: ImageSet | Sequence[Any], batch_size: int = 64, progress: bool = False) -> Embeddings:
+        """Embeddings of images by the index's model."""
+        return embed_dataset(self.model, self._processor(), images, batch_size, self.device, progress=progress)
 
     def add(
-        self, dataset: ImageSet | Sequence[Any] | str | Path, *, batch_size: int = 64, progress: bool = True
+        self,
+        dataset: Images,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        batch_size: int = 64,
+        progress: bool = True,
     ) -> np.ndarray:
         """Embed more images and put them at the end; classes are matched by their names.
 
         Args:
             dataset: as for `build`.
+            metadata: as for `build`; what the images of the index do not have is missing for them.
             batch_size: images at a time.
             progress: whether to show a progress bar.
 
@@ -156,9 +343,35 @@ class IDMLIndex(PersistentIndex):
         Raises:
             FileNotFoundError, ValueError: if images or the model cannot be read, or only one side names its classes.
         """
-        images = load_images(dataset) if isinstance(dataset, (str, Path)) else dataset
-        size = None if self.gallery.thumbnails is None else THUMBNAIL_SIZE
-        return self._add(Gallery.of_images(images, self.embed(images, batch_size, progress), size, self._next_id))
+        return self._add(self._embedded(dataset, metadata, batch_size, progress))
+
+    def upsert(
+        self,
+        dataset: Images,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        batch_size: int = 64,
+        progress: bool = True,
+    ) -> np.ndarray:
+        """As `add`, but an image whose path is in the index already takes its place and keeps its id.
+
+        Raises:
+            ValueError: also if images have no paths, or one is there twice.
+        """
+        new = self._embedded(dataset, metadata, batch_size, progress)
+        paths = new.paths.to_pylist()
+        if not all(paths) or len(set(paths)) < len(paths):
+            raise ValueError("images are put in the place of others by their paths: each needs one of its own")
+        number = {path: row for row, path in enumerate(self.gallery.paths.to_pylist()) if path}
+        rows = np.array([number.get(path, -1) for path in paths], dtype=np.int64)
+        old = rows >= 0
+        ids = np.where(old, self.gallery.ids[rows] if len(self) else -1, -1)
+        ids[~old] = self._next_id + np.arange(np.count_nonzero(~old))
+        rest = self.gallery.select(np.delete(np.arange(len(self)), rows[old]))
+        both = rest.concatenate(replace(new, ids=ids))  # before anything changes, since it may be refused
+        self._keep(np.delete(np.arange(len(self)), rows[old]), rest)
+        self._take(both, ids)
+        return ids
 
     def add_embeddings(self, semantic: Any, uncertainty_embeds: Any = None, **columns: Any) -> np.ndarray:
         """Put embedded images at the end.
@@ -166,7 +379,7 @@ class IDMLIndex(PersistentIndex):
         Args:
             semantic: (M, d).
             uncertainty_embeds: (M, d_u); None means 0.
-            columns: `labels`, `class_names`, `paths`, `ids` and `thumbnails` as for `from_embeddings`.
+            columns: `labels`, `class_names`, `paths`, `ids`, `thumbnails` and `metadata` as for `from_embeddings`.
 
         Returns:
             int64 (M,), the ids of the new images.
@@ -175,40 +388,91 @@ class IDMLIndex(PersistentIndex):
             ValueError: naming the column that does not fit.
         """
         if uncertainty_embeds is None:
-            uncertainty_embeds = np.zeros((len(semantic), self.gallery.uncertainty_embeds.shape[1]))
+            uncertainty_embeds = np.zeros((len(semantic), self.gallery.uncertainty_embeds.shape[1]), np.float32)
         return self._add(Gallery.create(semantic, uncertainty_embeds, first_id=self._next_id, **columns))
 
+    def _embedded(
+        self, dataset: Images, metadata: Mapping[str, Any] | None, batch_size: int, progress: bool
+    ) -> Gallery:
+        images = gallery_images(dataset)
+        size = None if self.gallery.thumbnails is None else THUMBNAIL_SIZE
+        embeddings = self.embed(images, batch_size, progress)
+        return Gallery.of_images(images, embeddings, size, self._next_id, metadata)
+
     def _add(self, new: Gallery) -> np.ndarray:
-        gallery = self.gallery.concatenate(new)
-        self.engine = None if self.engine is None else self.engine.added(gallery.semantic)
-        self.gallery = gallery
-        self._next_id = max(self._next_id, int(new.ids.max(initial=-1)) + 1)
+        self._take(self.gallery.concatenate(new), new.ids)
         return new.ids
 
-    def remove(self, ids: Any) -> None:
+    def _take(self, gallery: Gallery, ids: np.ndarray) -> None:
+        """Take the place of a gallery that has more images, of these `ids`, at its end."""
+        if self.engine is not None:
+            self.engine.add(gallery.semantic)
+        self.gallery = gallery
+        self._next_id = max(self._next_id, int(ids.max(initial=-1)) + 1)
+
+    def remove(self, ids: Any = None, *, class_name: str | None = None) -> None:
         """Take images out; the others keep their ids, and no new image gets an old one.
 
+        Args:
+            ids: ids; or a bool mask (N,) of the images in their order; or paths.
+            class_name: instead, the class whose images to take out.
+
         Raises:
-            KeyError: for an id that is not there; nothing is removed then.
+            KeyError: for an id, path or class that is not there; nothing is removed then.
+            ValueError: for anything else that is no id.
         """
-        kept = np.delete(np.arange(len(self)), self.gallery.positions(ids))
-        gallery = self.gallery.select(kept)
-        self.engine = None if self.engine is None else self.engine.kept(gallery.semantic, kept)
+        if (ids is None) == (class_name is None):
+            raise ValueError("give either ids (or paths) or class_name")
+        gone = self._rows(ids) if class_name is None else self.gallery.of_class(class_name)
+        kept = np.delete(np.arange(len(self)), gone)
+        self._keep(kept, self.gallery.select(kept))
+
+    def _keep(self, kept: np.ndarray, gallery: Gallery) -> None:
+        if self.engine is not None:
+            self.engine.keep(gallery.semantic, kept)
         self.gallery = gallery
+
+    def _rows(self, items: Any) -> np.ndarray:
+        """Rows of images given by their ids, by a mask, or by their paths."""
+        if isinstance(items, (str, Path)):
+            items = [items]
+        if isinstance(items, (list, tuple, set, frozenset)) and any(isinstance(item, (str, Path)) for item in items):
+            items = list(items)
+            if not all(isinstance(item, (str, Path)) for item in items):
+                raise ValueError("ids and paths cannot be mixed")
+            return self.gallery.of_paths(items)
+        if isinstance(items, (set, frozenset, range)):
+            items = list(items)
+        array = np.asarray(items) if not isinstance(items, torch.Tensor) else items.detach().cpu().numpy()
+        if array.dtype.kind == "U":
+            return self.gallery.of_paths(array.reshape(-1).tolist())
+        if array.dtype == bool:
+            if array.shape != (len(self),):
+                raise ValueError(f"a mask needs one value an image: {len(self)}, got {array.shape}")
+            return np.flatnonzero(array)
+        return self.gallery.positions(as_integers(array, "ids"))
 
     def use_engine(self, kind: str, **options: int) -> None:
         """Choose between comparing all images and a faster search that may miss some.
 
         Args:
-            kind: `"flat"` compares all; `"ivf"` looks into the groups nearest to the query; `"hnsw"` walks a graph.
+            kind: `"flat"` compares all; `"ivf"` looks into the groups nearest to the query; `"hnsw"` walks a graph; or
+                a string of faiss's `index_factory`, as `"IVF256,Flat"`, `"IVF1024,SQ8"` or `"HNSW32"`.
             options: `nlist` (groups), `nprobe` (groups looked into) for `"ivf"`; `neighbors`, `ef_construction`,
                 `ef_search` for `"hnsw"`, as faiss has them.
 
         Raises:
             ImportError: if faiss is not installed.
-            ValueError: for an unknown kind.
+            ValueError: for an unknown kind or option, or one that is out of range.
         """
-        self.engine = create_engine(kind, self.gallery.semantic, **options)
+        if kind == "flat":
+            if options:
+                raise ValueError(f'"flat" has no option {min(options)!r}')
+            self.engine = None
+            return
+        engine = ApproximateSearch(kind, **options)
+        engine.add(self.gallery.semantic)
+        self.engine = engine
 
     def near_duplicates(self, threshold: float = 0.98, max_pairs: int = 10_000) -> NearDuplicates:
         """Pairs of images that look nearly the same to the model.
@@ -216,11 +480,17 @@ class IDMLIndex(PersistentIndex):
         All are compared, so the time grows with the square of their number; an engine looks at the nearest 16 of each.
 
         Args:
-            threshold: cosine similarity from which on a pair counts, -1 to 1.
+            threshold: cosine similarity from which on a pair counts, -1 to 1, at which the model sees no difference.
             max_pairs: how many pairs to return at most, the most alike.
+
+        Raises:
+            ValueError: for a threshold or a number out of range.
         """
+        if not -1 <= threshold <= 1:
+            raise ValueError(f"threshold must be a cosine, -1 to 1, got {threshold}")
+        max_pairs = as_count(max_pairs, "max_pairs")
         semantic = self.gallery.semantic
-        if self.engine is None:
+        if self.engine is None or not self.engine.is_ready:
             positions, scores = near_duplicates(semantic, threshold, max_pairs, self.device)
         else:
             positions, scores = near_duplicates_by(self.engine, semantic, threshold, max_pairs)
@@ -261,7 +531,7 @@ class IDMLIndex(PersistentIndex):
         if validation is None:
             queries = queries_of(self.gallery)
         else:
-            images = load_images(validation) if isinstance(validation, (str, Path)) else validation
+            images = gallery_images(validation)
             queries = labelled_queries(self.embed(images, batch_size, progress), images)
         if against == "itself":
             judged = judge_among_themselves(queries, metric, self.tau, self.device)
@@ -279,6 +549,7 @@ class IDMLIndex(PersistentIndex):
         *,
         metric: str = "cosine",
         error_rate: float | None = None,
+        where: Mapping[str, Any] | None = None,
         batch_size: int = 64,
     ) -> SearchResult:
         """The best matches of images.
@@ -289,6 +560,9 @@ class IDMLIndex(PersistentIndex):
             metric: `"cosine"`, or `"introspective"` to rank by the distance D that counts uncertainty.
             error_rate: for a calibrated index, the accepted share of wrong first matches among those it does not
                 abstain from; default: what it was calibrated for.
+            where: look only among images whose metadata, or `"class"`, have these values: `{"shop": "A"}`, or
+                `{"shop": ["A", "B"]}`. All of these are compared. A promise was made for the whole index, and a part
+                of it may be harder.
             batch_size: images embedded at a time.
 
         Raises:
@@ -302,6 +576,7 @@ class IDMLIndex(PersistentIndex):
             k,
             metric=metric,
             error_rate=error_rate,
+            where=where,
             queries=names,
         )
 
@@ -313,6 +588,7 @@ class IDMLIndex(PersistentIndex):
         *,
         metric: str = "cosine",
         error_rate: float | None = None,
+        where: Mapping[str, Any] | None = None,
         queries: Sequence[str] = (),
     ) -> SearchResult:
         """The best matches of embedded images.
@@ -321,20 +597,27 @@ class IDMLIndex(PersistentIndex):
             semantic: (Q, d); rows are normalised.
             uncertainty_embeds: (Q, d_u); None means 0.
             k: matches an image; fewer are returned where the index holds fewer.
-            metric, error_rate: as for `search`.
+            metric, error_rate, where: as for `search`.
             queries: what to call the images in the result.
 
         Raises:
             ValueError: for embeddings that are not finite or not of the index's size, or an unknown metric.
         """
-        return self._searcher().search(semantic, uncertainty_embeds, k, metric, error_rate, queries)
+        searcher = self._searcher() if where is None else self._searcher_among(where)
+        return searcher.search(semantic, uncertainty_embeds, k, metric, error_rate, queries)
 
     def _searcher(self) -> Searcher:
-        return Searcher(self.gallery, self.engine, self.tau, self.device, self.calibration)
+        gallery, known = self.gallery, self._collection
+        if known is None or known.semantic is not gallery.semantic or known.labels is not gallery.labels:
+            self._collection = Collection(gallery.semantic, gallery.uncertainty, gallery.labels)
+        return Searcher(gallery, self.engine, self.tau, self.device, self.calibration, self._collection)
 
-    def embed(self, images: ImageSet | Sequence[Any], batch_size: int = 64, progress: bool = False) -> Embeddings:
-        """Embeddings of images by the index's model."""
-        return embed_dataset(self.model, self._processor(), images, batch_size, self.device, progress=progress)
+    def _searcher_among(self, where: Mapping[str, Any]) -> Searcher:
+        rows = self.gallery.where(where)
+        if not len(rows):
+            raise ValueError(f"the index has no image where {dict(where)}")
+        gallery = self.gallery.select(rows, thumbnails=False)
+        return Searcher(gallery, None, self.tau, self.device, self.calibration)
 
 
 __all__ = ["IDMLIndex"]

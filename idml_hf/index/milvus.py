@@ -11,17 +11,19 @@ import numpy as np
 
 from idml_hf.embedding import embed_dataset
 from idml_hf.image_processing_idml import IDMLImageProcessor
+from idml_hf.model_reference import ModelReference, load_model
 from idml_hf.modeling_idml import IDMLModel
+from idml_hf.search.arrays import as_count, as_integers, finite_rows, unit_rows
+from idml_hf.search.rescoring import SLACK, best, cosines, single_precision_error
 
-from .gallery import Gallery, unit_rows
+from .gallery import Gallery, join_classes
 from .index import IDMLIndex
-from .model_reference import ModelReference, load_model, processor_of
 from .queries import read_queries
 from .results import SearchResult
 
 _BATCH = 1000  # rows sent or asked for at a time
-_SLACK = 8  # candidates beyond k, to be scored again in double precision
-_MAX_TEXT = 65_535
+_MOST = 16_384  # matches that Milvus gives
+_MAX_TEXT = 65_535  # bytes of a text
 
 
 class IDMLMilvusIndex:
@@ -43,7 +45,7 @@ class IDMLMilvusIndex:
     def __init__(self, uri: str | Path, collection: str, token: str = "") -> None:
         self.client, self.collection = _connect(uri, token), collection
         self._file = None if _is_address(uri) else Path(uri).absolute()
-        self.class_names: list[str] = []
+        self.class_names: tuple[str, ...] = ()
         self.dimensions = 0
         self.reference = ModelReference()
         self.processor: IDMLImageProcessor | None = None
@@ -123,7 +125,7 @@ class IDMLMilvusIndex:
             gallery.client.load_collection(name)
         about = gallery._read_about()
         settings = json.loads(about[0])
-        gallery.class_names = about[1:]
+        gallery.class_names = tuple(about[1:])
         gallery.dimensions = settings["dimensions"]
         gallery.reference = ModelReference.from_json(settings["model"], _folder(uri))
         if settings["processor"] is not None:
@@ -164,8 +166,10 @@ class IDMLMilvusIndex:
         """
         if gallery.semantic.shape[1] != self.dimensions:
             raise ValueError(f"embeddings have {gallery.semantic.shape[1]} dimensions, not {self.dimensions}")
+        paths = gallery.paths.to_pylist()
+        if any(len(text.encode()) > _MAX_TEXT for text in (*paths, *gallery.class_names)):
+            raise ValueError(f"Milvus holds paths and class names of at most {_MAX_TEXT} bytes")
         labels = self._labels_of(gallery)
-        uncertainty = np.linalg.norm(gallery.uncertainty_embeds, axis=1)
         for start in range(0, len(gallery), _BATCH):
             rows = range(start, min(start + _BATCH, len(gallery)))
             self.client.upsert(
@@ -174,23 +178,29 @@ class IDMLMilvusIndex:
                     {
                         "id": int(gallery.ids[row]),
                         "semantic": np.asarray(gallery.semantic[row]),
-                        "uncertainty": float(uncertainty[row]),
+                        "uncertainty": float(gallery.uncertainty[row]),
                         "label": int(labels[row]),
-                        "path": gallery.paths[row].as_py(),
+                        "path": paths[row],
                     }
                     for row in rows
                 ],
             )
 
-    def remove(self, ids: Sequence[int]) -> None:
-        """Take images out by their ids."""
-        self.client.delete(self.collection, ids=[int(i) for i in ids])
+    def remove(self, ids: Any) -> None:
+        """Take images out by their ids; those that are not there are passed over.
+
+        Raises:
+            ValueError: for ids that are no integers.
+        """
+        numbers = as_integers(list(ids) if isinstance(ids, (range, set, frozenset)) else ids, "ids").tolist()
+        for start in range(0, len(numbers), _BATCH):
+            self.client.delete(self.collection, ids=numbers[start : start + _BATCH])
 
     def search(self, images: Any, k: int = 5, *, batch_size: int = 64) -> SearchResult:
         """The best matches of images, as [`IDMLIndex.search`] finds them."""
         queries, names = read_queries(images)
         if self.processor is None:
-            self.processor = processor_of(self.model, self.reference.revision)
+            self.processor = IDMLImageProcessor.for_model(self.model, self.reference.revision)
         found = embed_dataset(self.model, self.processor, queries, batch_size, progress=False)
         return self.search_embeddings(found.semantic, found.uncertainty_embeds, k, queries=names)
 
@@ -205,29 +215,57 @@ class IDMLMilvusIndex:
         semantic = unit_rows(semantic, "query embeddings")
         if semantic.shape[1] != self.dimensions:
             raise ValueError(f"queries have {semantic.shape[1]} dimensions, the gallery {self.dimensions}")
-        number = len(self)
-        if k < 1 or not number:
-            raise ValueError(f"k must be at least 1, got {k}" if k < 1 else "the gallery is empty")
-        k = min(k, number)
-        hits = self.client.search(
-            self.collection,
-            [row for row in semantic],
-            limit=min(k + _SLACK, number),
-            output_fields=["semantic", "uncertainty", "label", "path"],
-        )
-        rows = [_best(query, found, k) for query, found in zip(semantic, hits, strict=True)]
-        labels = np.array([[hit["label"] for _, hit in row] for row in rows])
-        no_uncertainty = np.zeros(len(semantic), dtype=np.float32)
+        uncertainty = np.zeros(len(semantic), dtype=np.float32)
+        if uncertainty_embeds is not None:
+            rows = finite_rows(uncertainty_embeds, "uncertainty embeddings of the queries", len(semantic))
+            uncertainty = np.linalg.norm(rows, axis=1)
+        k, number = as_count(k, "k"), len(self)
+        if not number:
+            raise ValueError("the gallery is empty")
+        k = min(k, number, _MOST)
+        scores, ids = np.empty((len(semantic), k)), np.empty((len(semantic), k), dtype=np.int64)
+        hits: dict[int, Any] = {}
+        for start in range(0, len(semantic), _BATCH):
+            part = slice(start, start + _BATCH)
+            scores[part], ids[part], found = self._search(semantic[part], k, number)
+            hits |= found
+        labels = _column(ids, hits, "label", np.int64)
         return SearchResult(
-            ids=np.array([[hit["id"] for _, hit in row] for row in rows]),
-            scores=np.array([[score for score, _ in row] for row in rows]),
+            ids=ids,
+            scores=scores,
             labels=labels,
             names=np.array([[self._name_of(label) for label in row] for row in labels.tolist()], dtype=object),
-            paths=np.array([[hit["path"] for _, hit in row] for row in rows], dtype=object),
-            match_uncertainty=np.array([[hit["uncertainty"] for _, hit in row] for row in rows], dtype=np.float32),
-            uncertainty=no_uncertainty if uncertainty_embeds is None else np.linalg.norm(uncertainty_embeds, axis=1),
+            paths=_column(ids, hits, "path", object),
+            match_uncertainty=_column(ids, hits, "uncertainty", np.float32),
+            uncertainty=uncertainty,
             queries=tuple(queries),
         )
+
+    def _search(self, queries: np.ndarray, k: int, number: int) -> tuple[np.ndarray, np.ndarray, dict[int, Any]]:
+        """Scores and ids (Q, k), and what Milvus holds of the ids; ties by the smaller id."""
+        scores, ids = np.empty((len(queries), k)), np.empty((len(queries), k), dtype=np.int64)
+        known: dict[int, Any] = {}
+        width, unsure = min(k + SLACK, number, _MOST), np.arange(len(queries))
+        error = 2 * single_precision_error(queries.shape[1])
+        while len(unsure):
+            fields = ["semantic", "uncertainty", "label", "path"]
+            answers = self.client.search(self.collection, list(queries[unsure]), limit=width, output_fields=fields)
+            again = []
+            for row, answer in zip(unsure, answers, strict=True):
+                found = {hit["id"]: hit["entity"] for hit in answer}
+                known |= found
+                theirs = np.array(list(found), dtype=np.int64)
+                rows = np.array([hit["semantic"] for hit in found.values()], dtype=np.float32)
+                ours = cosines(np.broadcast_to(queries[row], rows.shape), rows)
+                matches = best(ours[None], theirs[None], k)
+                scores[row], ids[row] = matches[0][0], matches[1][0]
+                # the product in single precision may have left out an item that it cannot tell from the last match
+                if len(found) < number and ours.min() >= scores[row, -1] - error:
+                    again.append(row)
+            wider = min(4 * width, number, _MOST)
+            unsure = np.array(again if wider > width else [], dtype=np.int64)
+            width = wider
+        return scores, ids, known
 
     def _name_of(self, label: int) -> str:
         if label < 0:
@@ -235,14 +273,16 @@ class IDMLMilvusIndex:
         return self.class_names[label] if self.class_names else str(label)
 
     def _labels_of(self, gallery: Gallery) -> np.ndarray:
-        if not gallery.class_names:
-            return gallery.labels
-        known = {name: label for label, name in enumerate(self.class_names)}
-        renumbered = np.array([known.setdefault(name, len(known)) for name in gallery.class_names])
-        new = list(known)[len(self.class_names) :]
+        """Labels of new images in the numbers of the collection, which gets their classes by name."""
+        labelled = self.client.query(self.collection, filter="label >= 0", output_fields=["id"], limit=1)
+        names, labels = join_classes(self.class_names, bool(labelled), gallery.class_names, gallery.labels)
+        if names[: len(self.class_names)] != self.class_names:
+            self.client.delete(self._about, filter="id >= 1")
+            self.class_names = ()
+        new = names[len(self.class_names) :]
         self._write_about([(1 + len(self.class_names) + at, name) for at, name in enumerate(new)])
-        self.class_names += new
-        return np.where(gallery.labels < 0, -1, renumbered[gallery.labels])
+        self.class_names = names
+        return labels
 
     @property
     def _about(self) -> str:
@@ -263,14 +303,11 @@ class IDMLMilvusIndex:
                 return texts
 
 
-def _best(query: np.ndarray, hits: Any, k: int) -> list[tuple[float, dict[str, Any]]]:
-    """The best `k` hits by cosine in double precision, ties by the smaller id."""
-    found = [{"id": hit["id"], **hit["entity"]} for hit in hits]
-    rows = np.array([hit["semantic"] for hit in found], dtype=np.float32).astype(np.float64)
-    scores = rows @ query.astype(np.float64) / np.linalg.norm(rows, axis=1) / np.linalg.norm(query.astype(np.float64))
-    scores = np.minimum(np.round(scores * 2.0**40) / 2.0**40, 1)
-    order = np.lexsort(([hit["id"] for hit in found], -scores))[:k]
-    return [(float(scores[at]), found[at]) for at in order]
+def _column(ids: np.ndarray, hits: dict[int, Any], name: str, kind: Any) -> np.ndarray:
+    """What Milvus holds in a field of the images `ids` (Q, k)."""
+    values = np.empty(ids.shape, dtype=kind)
+    values.ravel()[:] = [hits[i][name] for i in ids.ravel().tolist()]
+    return values
 
 
 def _connect(uri: str | Path, token: str) -> Any:

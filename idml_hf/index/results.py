@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ class SearchResult:
         metric: `"cosine"` or `"introspective"`.
         verdict: on the first matches; None for an index without calibration.
         queries: path of each query image, or its number.
+        metadata: by column the value of each match (Q, k), None where there is none.
     """
 
     ids: np.ndarray
@@ -37,6 +39,7 @@ class SearchResult:
     metric: str = "cosine"
     verdict: Verdict | None = None
     queries: tuple[str, ...] = ()
+    metadata: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def confidence(self) -> np.ndarray | None:
@@ -66,6 +69,7 @@ class SearchResult:
         return [self._entry(row) for row in range(len(self))]
 
     def _entry(self, row: int) -> dict[str, Any]:
+        known = self.metadata
         matches = [
             {
                 "id": int(self.ids[row, rank]),
@@ -74,6 +78,7 @@ class SearchResult:
                 "name": str(self.names[row, rank]),
                 "path": str(self.paths[row, rank]),
                 "uncertainty": float(self.match_uncertainty[row, rank]),
+                **({"metadata": {name: column[row, rank] for name, column in known.items()}} if known else {}),
             }
             for rank in np.flatnonzero(self.ids[row] >= 0)
         ]

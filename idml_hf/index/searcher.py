@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,18 +13,24 @@ import pyarrow as pa
 import torch
 
 from idml_hf.confidence.calibration import Calibration
+from idml_hf.confidence.collection import Collection
 from idml_hf.confidence.features import DEPTH, Matches, match_signals
 from idml_hf.confidence.labelled_queries import JudgedQueries, LabelledQueries
-from idml_hf.search.engines import Engine
-from idml_hf.search.ranking import rank
+from idml_hf.errors import one_of
+from idml_hf.search import nearest
+from idml_hf.search.approximate import ApproximateSearch
+from idml_hf.search.arrays import as_count, finite_rows, unit_rows
 
-from .gallery import Gallery, finite_rows, unit_rows
+from .gallery import Gallery
+from .metadata import values_at
 from .results import SearchResult
+
+METRICS = ("cosine", "introspective")
 
 logger = logging.getLogger("idml_hf.index")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Searcher:
     """A gallery and how to search it.
 
@@ -33,13 +40,21 @@ class Searcher:
         tau: temperature of the introspective metric.
         device: where to compare.
         calibration: how to judge first matches, or None.
+        known_collection: what the confidence knows of the gallery, if that is known.
     """
 
     gallery: Gallery
-    engine: Engine | None
+    engine: ApproximateSearch | None
     tau: float
     device: torch.device
     calibration: Calibration | None = None
+    known_collection: Collection | None = None
+
+    @cached_property
+    def collection(self) -> Collection:
+        """What the confidence knows of the gallery."""
+        gallery = self.gallery
+        return self.known_collection or Collection(gallery.semantic, gallery.uncertainty, gallery.labels)
 
     def search(
         self,
@@ -51,6 +66,7 @@ class Searcher:
         queries: Sequence[str],
     ) -> SearchResult:
         """See [`IDMLIndex.search_embeddings`]."""
+        one_of("metric", metric, METRICS)
         semantic, uncertainty_embeds = self._check_queries(semantic, uncertainty_embeds)
         k = self._check_k(k)
         calibration = self.calibration
@@ -94,9 +110,7 @@ class Searcher:
         return semantic, uncertainty_embeds
 
     def _check_k(self, k: int) -> int:
-        number = len(self.gallery)
-        if k < 1:
-            raise ValueError(f"k must be at least 1, got {k}")
+        k, number = as_count(k, "k"), len(self.gallery)
         if not number:
             raise ValueError("the index is empty")
         if k > number:
@@ -104,9 +118,16 @@ class Searcher:
         return min(k, number)
 
     def _matches(self, semantic: np.ndarray, uncertainty_embeds: np.ndarray, depth: int, metric: str) -> Matches:
-        depth = min(depth, len(self.gallery))
-        ranked = rank(self.gallery, self.engine, semantic, uncertainty_embeds, depth, metric, self.tau, self.device)
-        return Matches(*ranked)
+        gallery, engine = self.gallery, self.engine
+        depth = min(depth, len(gallery))
+        doubts: dict[str, Any] = {}
+        if metric == "introspective":
+            doubts = {"uncertainty": uncertainty_embeds, "gallery_uncertainty": gallery.uncertainty_embeds}
+            doubts["tau"] = self.tau
+        if engine is not None and engine.is_ready and len(semantic):
+            return Matches(*engine.nearest(semantic, gallery.semantic, depth, **doubts))
+        options = {"device": self.device, "are_unit_rows": True, **doubts}
+        return Matches(*nearest(semantic, gallery.semantic, depth, metric, **options))
 
     def _signals(
         self, semantic: np.ndarray, uncertainty_embeds: np.ndarray, matches: Matches, metric: str
@@ -117,13 +138,13 @@ class Searcher:
             return self._matches(gallery.semantic[positions], gallery.uncertainty_embeds[positions], DEPTH, metric)
 
         uncertainty = np.linalg.norm(uncertainty_embeds, axis=1)
-        return match_signals(gallery.collection, semantic, uncertainty, matches, search)
+        return match_signals(self.collection, semantic, uncertainty, matches, search)
 
     def _result(self, matches: Matches, uncertainty_embeds: np.ndarray, **fields: Any) -> SearchResult:
         gallery, positions = self.gallery, matches.positions
         empty = positions < 0
         labels = np.where(empty, -1, gallery.labels[positions])
-        match_uncertainty = np.linalg.norm(gallery.uncertainty_embeds[positions], axis=2)
+        match_uncertainty = gallery.uncertainty[positions]
         return SearchResult(
             ids=np.where(empty, -1, gallery.ids[positions]),
             scores=matches.scores,
@@ -132,6 +153,7 @@ class Searcher:
             paths=np.array(gallery.paths.take(pa.array(positions.ravel().clip(min=0)))).reshape(positions.shape),
             match_uncertainty=np.where(empty, np.float32(np.nan), match_uncertainty),
             uncertainty=np.linalg.norm(uncertainty_embeds, axis=1),
+            metadata={name: values_at(column, positions) for name, column in gallery.metadata.items()},
             **fields,
         )
 

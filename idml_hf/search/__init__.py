@@ -1,6 +1,6 @@
 """Nearest neighbours in arrays of embeddings."""
 
 from .exact import top_k
-from .nearest import nearest
+from .neighbours import nearest
 
 __all__ = ["nearest", "top_k"]

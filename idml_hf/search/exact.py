@@ -1,10 +1,11 @@
 """Exact top-k search, a block of queries at a time, in memory that does not grow with the number of pairs.
 
-The order is that of the scores in double precision, rounded to 2**-40; equal scores are ordered by the smaller index.
-It therefore depends neither on the block size nor on the device, the BLAS or a TF32 setting. What makes it cheap: a
-float32 matrix product proposes slightly more than k candidates, and only candidates closer to each other than
-that product's rounding error are scored again in double precision. A query with too many such neighbours (duplicates,
-collapsed embeddings) is scored in double precision against the whole gallery.
+The order is that of the scores in double precision, rounded to 2**-40 (to 2**-36 among ten million items, where score
+and index share 64 bits); equal scores are ordered by the smaller index. It therefore depends neither on the block size
+nor on the device, the BLAS or a TF32 setting. What makes it cheap: a float32 matrix product proposes slightly more
+than k candidates, and only candidates closer to each other than that product's rounding error are scored again in
+double precision. A query with too many such neighbours (duplicates, collapsed embeddings) is scored in double
+precision against the whole gallery.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from idml_hf.errors import one_of
+
+from .arrays import as_count, as_integers
+from .rescoring import BITS, SLACK
 from .scores import METRICS, IntrospectiveScores, ProductScores, as_matrix
 
-_SLACK = 8  # candidates beyond k that the float32 product proposes
 _NEAR = 256  # near-ties of one query that are still cheaper to score one by one
 _MASKED = torch.iinfo(torch.int64).min
 
@@ -65,8 +69,7 @@ def top_k(
         >>> index.tolist(), scores.tolist()
         ([[1, 2], [0, 2], [0, 1]], [[1.0, 0.0], [1.0, 0.0], [0.0, 0.0]])
     """
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
+    k = as_count(k, "k")
     search = Search(
         queries,
         gallery,
@@ -78,7 +81,10 @@ def top_k(
         device=device,
         block_size=block_size,
     )
-    parts = [tuple(part.cpu() for part in block.top_k(k)) for block in search]
+    parts = []
+    for block in search:
+        scores, index = block.top_k(k)
+        parts.append((block.exact(scores, index).cpu(), index.cpu()))
     scores, index = (torch.cat(part) for part in zip(*parts, strict=True))
     return scores, index
 
@@ -123,10 +129,8 @@ class Search:
         device: str | torch.device | None = None,
         block_size: int | None = None,
     ) -> None:
-        if metric not in METRICS:
-            raise ValueError(f"unknown metric {metric!r}: choose from {', '.join(METRICS)}")
-        if block_size is not None and block_size < 1:
-            raise ValueError(f"block_size must be at least 1, got {block_size}")
+        one_of("metric", metric, METRICS)
+        block_size = None if block_size is None else as_count(block_size, "block_size")
         items = as_matrix(queries, "queries", device)
         self.device, self.num_queries = items.device, len(items)
         others = items if gallery is None else as_matrix(gallery, "gallery", self.device)
@@ -154,13 +158,15 @@ class Search:
             self.scores = ProductScores(items, others, metric)
         self.block_size = block_size or max(1, 2 ** (28 if self.device.type == "cuda" else 26) // self.num_gallery)
         self._index_bits = max(1, (self.num_gallery - 1).bit_length())
-        self._score_bits = min(40, 60 - self._index_bits)
+        self._score_bits = min(BITS, 60 - self._index_bits)
 
     def _codes(self, query_codes: Any, gallery_codes: Any) -> tuple[Tensor, Runs]:
-        codes = [torch.as_tensor(code, device=self.device) for code in (query_codes, gallery_codes)]
-        for code, length in zip(codes, (self.num_queries, self.num_gallery), strict=True):
-            if code.shape != (length,) or code.is_floating_point():
-                raise ValueError(f"exclude needs one integer an item: {length} items, got {tuple(code.shape)}")
+        codes = []
+        for code, length in ((query_codes, self.num_queries), (gallery_codes, self.num_gallery)):
+            integers = as_integers(code, "exclude (one integer an item)")
+            if integers.shape != (length,):
+                raise ValueError(f"exclude needs one integer an item: {length} items, got {integers.shape}")
+            codes.append(torch.from_numpy(integers).to(self.device))
         return codes[0], Runs(codes[1])
 
     def __iter__(self) -> Iterator[Block]:
@@ -214,7 +220,10 @@ class Block:
         self.search, self.start, self.stop, self.scores = search, start, stop, scores
 
     def top_k(self, k: int) -> tuple[Tensor, Tensor]:
-        """Scores and index `(B, k)` of the nearest gallery items, padded with -inf and -1."""
+        """Scores and index `(B, k)` of the nearest gallery items, padded with -inf and -1.
+
+        The order is exact. The scores are only as exact as it takes to know it; see `exact`.
+        """
         search, found = self.search, min(k, self.search.num_gallery)
         keys = torch.full((self.stop - self.start, k), _MASKED, device=search.device)
         crowded = torch.arange(len(keys), device=search.device)
@@ -226,10 +235,22 @@ class Block:
         scores, index = search.unpack(keys)
         return search.scores.readable(scores, slice(self.start, self.stop)), index
 
+    def exact(self, scores: Tensor, index: Tensor) -> Tensor:
+        """Scores `(B, k)` of `top_k` in double precision, so that queries that are equally near are equal."""
+        search = self.search
+        if not isinstance(search.scores, ProductScores):
+            return scores
+        rows, columns = (index >= 0).nonzero(as_tuple=True)
+        found = index[rows, columns]
+        keys = search.pack(search.scores.pairs(self.start + rows, found), found)
+        again = torch.full_like(scores, -torch.inf)
+        again[rows, columns] = search.unpack(keys)[0]
+        return search.scores.readable(again, slice(self.start, self.stop))
+
     def _top_k_near(self, k: int) -> tuple[Tensor, Tensor]:
         """Keys `(B, k)`, and the rows where more items than were proposed may belong to the top k."""
         assert self.scores is not None and isinstance(self.search.scores, ProductScores)
-        width = min(k + _SLACK, self.search.num_gallery)
+        width = min(k + SLACK, self.search.num_gallery)
         proposed, index = self.scores.topk(width)
         tolerance = self.search.scores.tolerance[self.start : self.stop]
         near = torch.zeros_like(proposed, dtype=torch.bool)

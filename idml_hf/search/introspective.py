@@ -23,14 +23,14 @@ import torch
 from scipy.special import lambertw
 
 from .exact import top_k
+from .rescoring import STEPS, introspective, single_precision_error, squared_distances
 
 _PAIRS = 2**17  # pairs a block: its scores stay in the processor's cache
 _QUERIES = 128  # queries a pass over the gallery
 _CHUNKS = 16  # places in the gallery that give the first threshold
-_ROUND = 2.0**40  # D^2 closer than this are ties, and go to the smaller position
 _DENSE = 1e-3  # share of a block's pairs beyond which all their uncertainties are compared by one product
 _USELESS = 1 / 2  # share of a block's pairs beyond which the bound has not paid: D is taken of all of them
-_SLACK = 1 - 1e-5  # keeps a bound computed in float32 below the true one
+_SAFETY = 1 - 1e-5  # keeps a bound computed in float32 below the true one
 
 
 @dataclass(frozen=True)
@@ -151,9 +151,8 @@ class _Pass:
         self.g, self.u_g = torch.from_numpy(gallery), torch.from_numpy(gallery_uncertainty)
         self.k, self.tau = k, tau
         self.norm_q, self.norm_g = np.linalg.norm(query_uncertainty, axis=1), norm_g
-        # a float32 product of unit rows is off by at most this much, their own rounding included
-        self.error = (queries.shape[1] + 16) * 2.0**-24
-        self.error_u = (query_uncertainty.shape[1] + 16) * 2.0**-24
+        self.error = single_precision_error(queries.shape[1])
+        self.error_u = single_precision_error(query_uncertainty.shape[1])
         self.squares = np.full((len(queries), k), np.inf)
         self.positions = np.full((len(queries), k), len(gallery), dtype=np.int64)
         # at least k items are known to have a D^2 of at most this
@@ -189,11 +188,11 @@ class _Pass:
         norm_g = self.norm_g[start : start + len(block)]
         found = self.squares[:, -1]
         # an item that ties with the k-th found comes after it; one that ties with the sample may come before
-        threshold = np.sqrt(np.where(found <= self.known, found, self.known + 1 / _ROUND))
+        threshold = np.sqrt(np.where(found <= self.known, found, self.known + 1 / STEPS))
         a = (self.norm_q.astype(np.float64) + norm_g.max()) / self.tau
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             radius = np.where((a > 0) & (threshold > 0), a / lambertw(a / threshold).real, threshold)
-        closest = (1 - radius**2 / 2 / _SLACK - 2 * self.error).astype(np.float32)
+        closest = (1 - radius**2 / 2 / _SAFETY - 2 * self.error).astype(np.float32)
         near = cosines >= closest[:, None]
         number = np.count_nonzero(near)
         if number > _USELESS * near.size:
@@ -201,7 +200,7 @@ class _Pass:
             product = torch.mm(self.u_q, u_block.T).numpy()
             beta = self._largest_beta(product, self.norm_q[:, None], norm_g)
             alpha = np.sqrt((2 - 2 * cosines - 2 * self.error).clip(min=0))
-            rows, columns = np.nonzero(_distance(alpha, beta, self.tau) * _SLACK < threshold[:, None])
+            rows, columns = np.nonzero(introspective(alpha, beta, self.tau) * _SAFETY < threshold[:, None])
         elif number:
             rows, columns = self._few(near, cosines, norm_g, u_block, threshold, buffer)
         if number and len(rows):
@@ -221,12 +220,12 @@ class _Pass:
         rows, columns = np.divmod(pairs, len(u_block))
         alpha = np.sqrt((2 - 2 * cosines.ravel()[pairs] - 2 * self.error).clip(min=0))
         x, y = self.norm_q[rows], norm_g[columns]
-        keep = np.flatnonzero(_distance(alpha, x + y, self.tau) * _SLACK < threshold[rows])
+        keep = np.flatnonzero(introspective(alpha, x + y, self.tau) * _SAFETY < threshold[rows])
         self.left += len(keep)
         if len(keep) > _DENSE * near.size:
             product = torch.mm(self.u_q, u_block.T, out=buffer).numpy().ravel()[pairs[keep]]
             beta = self._largest_beta(product, x[keep], y[keep])
-            keep = keep[_distance(alpha[keep], beta, self.tau) * _SLACK < threshold[rows[keep]]]
+            keep = keep[introspective(alpha[keep], beta, self.tau) * _SAFETY < threshold[rows[keep]]]
         return rows[keep], columns[keep]
 
     def _largest_beta(self, product: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -249,32 +248,4 @@ class _Pass:
         return squared_distances(q, u_q, g, u_g, rows, positions, self.tau)
 
 
-def squared_distances(
-    queries: np.ndarray,
-    query_uncertainty: np.ndarray,
-    gallery: np.ndarray,
-    gallery_uncertainty: np.ndarray,
-    rows: np.ndarray,
-    positions: np.ndarray,
-    tau: float,
-) -> np.ndarray:
-    """D^2 of the pairs `(rows[i], positions[i])` in double precision, rounded to 2**-40."""
-    squares = np.empty(len(rows))
-    step = max(1, 2**22 // (queries.shape[1] + query_uncertainty.shape[1]))
-    for start in range(0, len(rows), step):
-        r, p = rows[start : start + step], positions[start : start + step]
-        q, g = (x.astype(np.float64) for x in (queries[r], gallery[p]))
-        q, g = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (q, g))
-        u = query_uncertainty[r].astype(np.float64) + gallery_uncertainty[p]
-        distance = _distance(np.linalg.norm(q - g, axis=1), np.linalg.norm(u, axis=1), tau)
-        squares[start : start + step] = distance**2
-    return np.round(squares * _ROUND) / _ROUND
-
-
-def _distance(alpha: np.ndarray, beta: np.ndarray, tau: float) -> np.ndarray:
-    """`alpha * exp(-beta / (tau * alpha))`, 0 at alpha = 0."""
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        return np.where(alpha > 0, alpha * np.exp(-beta / (tau * alpha)), 0)
-
-
-__all__ = ["IntrospectiveMatches", "nearest_introspective", "squared_distances"]
+__all__ = ["IntrospectiveMatches", "nearest_introspective"]

@@ -11,16 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .arrays import as_numbers, as_positive
+
 METRICS = ("cosine", "euclidean", "introspective")
 
+_SMALLEST = 2.0**-1000  # a smaller square has lost digits
 _PART = 2**14  # rows turned to float64 at a time, so that no float64 copy of a matrix is made
 
 
 class ProductScores:
-    """Cosine or euclidean distance, as `a_q * b_g * <q, g> - c_g`.
+    """Cosine or euclidean distance, as `<q, g> / (a_q * b_g) - c_g`.
 
-    a = 1/|q|, b = 1/|g|, c = 0 for the cosine. a = 2 s, b = s, c = (s |g|)**2 for the euclidean distance, where s is
-    the power of two that brings every row to a norm of at most 1: integers keep exact scores, hence exact ties.
+    a = |q|, b = |g|, c = 0 for the cosine, which is the same from q to g as from g to q to the last bit.
+    a = 1 / (2 s), b = 1 / s, c = (s |g|)**2 for the euclidean distance, where s is the power of two that brings every
+    row to a norm of at most 1: integers keep exact scores, hence exact ties.
 
     Attributes:
         tolerance: `(Q,)` two scores of `approximate` that differ by more are in the order of the exact scores.
@@ -33,22 +37,22 @@ class ProductScores:
         query_norm, gallery_norm = self.query_square.sqrt(), gallery_square.sqrt()
         self.c: Tensor | None = None
         if metric == "cosine":
-            _refuse_zero_rows(query_norm, "queries")
-            _refuse_zero_rows(gallery_norm, "gallery")
-            self.a, self.b = 1 / query_norm, 1 / gallery_norm
+            _refuse_rows_without_direction(queries, self.query_square, "queries")
+            _refuse_rows_without_direction(gallery, gallery_square, "gallery")
+            self.a, self.b = query_norm, gallery_norm
         else:
             largest = max(query_norm.max().item(), gallery_norm.max().item())
             self.scale = 2.0 ** -math.ceil(math.log2(largest)) if largest > 0 else 1.0
-            self.a = torch.full_like(query_norm, 2 * self.scale)
-            self.b = torch.full_like(gallery_norm, self.scale)
+            self.a = torch.full_like(query_norm, 0.5 / self.scale)
+            self.b = torch.full_like(gallery_norm, 1 / self.scale)
             self.c = gallery_square * self.scale**2
         # Twice the rounding error of a float32 score: it grows as sqrt(d), Higham and Mary, "A new approach to
         # probabilistic rounding error analysis" (2019), here with a factor of 4 to spare.
-        bound = self.a * query_norm * (self.b * gallery_norm).max() + (0.0 if self.c is None else self.c.max())
+        bound = query_norm / self.a * (gallery_norm / self.b).max() + (0.0 if self.c is None else self.c.max())
         self.tolerance = (2 * 2.0**-24 * (4 * math.sqrt(queries.shape[1]) + 8) * bound).float()
-        self._queries32 = _scaled(queries, self.a)
+        self._queries32 = _scaled(queries, 1 / self.a)
         alike = gallery is queries and metric == "cosine"
-        self._gallery32 = self._queries32 if alike else _scaled(gallery, self.b)
+        self._gallery32 = self._queries32 if alike else _scaled(gallery, 1 / self.b)
         self._gallery64: Tensor | None = None
 
     def approximate(self, start: int, stop: int, out: Tensor) -> Tensor:
@@ -64,7 +68,7 @@ class ProductScores:
         for at in range(0, len(rows), step):
             r, c = rows[at : at + step], columns[at : at + step]
             dot = (self.queries[r].double() * self.gallery[c].double()).sum(1)
-            scores[at : at + step] = dot * self.a[r] * self.b[c] - (0.0 if self.c is None else self.c[c])
+            scores[at : at + step] = dot / (self.a[r] * self.b[c]) - (0.0 if self.c is None else self.c[c])
         return scores
 
     def rows(self, rows: Tensor) -> Tensor:
@@ -72,14 +76,13 @@ class ProductScores:
         if self._gallery64 is None:
             self._gallery64 = self.gallery.double()
         scores = self.queries[rows].double() @ self._gallery64.T
-        scores *= self.a[rows, None]
-        scores *= self.b
+        scores /= self.a[rows, None] * self.b
         return scores if self.c is None else scores.sub_(self.c)
 
     def readable(self, scores: Tensor, rows: slice) -> Tensor:
         """Scores of the queries `rows` as cosine similarity or negative distance."""
         if self.metric == "cosine":
-            return scores.clamp(max=1.0)
+            return torch.where(scores == -torch.inf, scores, scores.clamp(-1.0, 1.0))
         square = self.query_square[rows, None] - scores / self.scale**2
         return -square.clamp(min=0.0).sqrt()
 
@@ -98,11 +101,9 @@ class IntrospectiveScores:
         for name, items, embeds in (("queries", queries, uncertainty), ("gallery", gallery, gallery_uncertainty)):
             if len(items) != len(embeds):
                 raise ValueError(f"{len(embeds)} uncertainty embeddings for {len(items)} {name}")
-            _refuse_zero_rows(_squares(items, name), name)
-        self.queries = torch.nn.functional.normalize(queries.double())
-        self.gallery = torch.nn.functional.normalize(gallery.double())
+        self.queries, self.gallery = _unit(queries, "queries"), _unit(gallery, "gallery")
         self.uncertainty, self.gallery_uncertainty = uncertainty.double(), gallery_uncertainty.double()
-        self.tau = tau
+        self.tau = as_positive(tau, "tau")
 
     def rows(self, rows: Tensor) -> Tensor:
         """Exact scores `(n, G)` of the queries `rows`."""
@@ -119,24 +120,31 @@ class IntrospectiveScores:
 
 
 def as_matrix(values: Any, name: str, device: str | torch.device | None = None) -> Tensor:
-    """`values` as a finite, non-empty `(N, d)` tensor on `device`; integers become float64.
+    """`values` as a finite, non-empty `(N, d)` tensor on `device`; integers become floats.
 
     Raises:
         ValueError: naming the array and the first row at fault.
     """
-    matrix = values.detach() if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
+    # a tensor that can be compared as it is stays on its device
+    if isinstance(values, Tensor) and values.is_floating_point() and values.layout == torch.strided:
+        matrix = values.detach()
+    else:
+        matrix = torch.from_numpy(_writable(as_numbers(values, name)))
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise ValueError(f"{name} must be a non-empty matrix (items, dimensions), got shape {tuple(matrix.shape)}")
     device = torch.device(device) if device is not None else matrix.device
     if device.type == "mps":  # has no float64
         device = torch.device("cpu")
     matrix = matrix.to(device)
-    if not matrix.is_floating_point():
-        matrix = matrix.double()
     bad = (~torch.isfinite(matrix)).any(1)
     if bad.any():
         raise ValueError(f"{name} has NaN or infinite values, first in row {int(bad.nonzero()[0, 0])}")
     return matrix
+
+
+def _writable(array: np.ndarray) -> np.ndarray:
+    """The array, or a copy where torch cannot take it: it knows neither read-only memory nor negative strides."""
+    return array if array.flags.writeable and min(array.strides, default=0) >= 0 else array.copy()
 
 
 def _squares(matrix: Tensor, name: str) -> Tensor:
@@ -145,6 +153,13 @@ def _squares(matrix: Tensor, name: str) -> Tensor:
     if not torch.isfinite(squares).all():
         raise ValueError(f"{name} are too large: a squared norm overflows double precision")
     return squares
+
+
+def _unit(matrix: Tensor, name: str) -> Tensor:
+    """Rows of norm 1 in float64, whatever their size."""
+    squares = _squares(matrix, name)
+    _refuse_rows_without_direction(matrix, squares, name)
+    return matrix.double() / squares.sqrt()[:, None]
 
 
 def _scaled(matrix: Tensor, factor: Tensor) -> Tensor:
@@ -156,10 +171,14 @@ def _scaled(matrix: Tensor, factor: Tensor) -> Tensor:
     return result
 
 
-def _refuse_zero_rows(norms: Tensor, name: str) -> None:
-    zero = (norms == 0).nonzero()
-    if len(zero):
-        raise ValueError(f"{name} have no direction in row {int(zero[0, 0])}: it is all zeros")
+def _refuse_rows_without_direction(matrix: Tensor, squares: Tensor, name: str) -> None:
+    small = (squares < _SMALLEST).nonzero()
+    if not len(small):
+        return
+    row = int(small[0, 0])
+    if (matrix[row] == 0).all():
+        raise ValueError(f"{name} have no direction in row {row}: it is all zeros")
+    raise ValueError(f"{name} are too small in row {row}: a squared norm underflows double precision")
 
 
 @contextmanager

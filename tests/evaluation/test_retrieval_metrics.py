@@ -221,7 +221,7 @@ X, Y = np.eye(4), np.array([0, 0, 1, 1])
         ({"ks": 5}, "ks must be whole numbers"),
         ({"map_ks": (0,)}, "map_ks must be whole numbers"),
         ({"average": "macro"}, "Unknown average 'macro'"),
-        ({"metric": "manhattan"}, "unknown metric 'manhattan'"),
+        ({"metric": "manhattan"}, "Unknown metric 'manhattan'"),
         ({"metric": "introspective"}, "needs the uncertainty embeddings"),
         ({"metric": "introspective", "uncertainty": X[:2]}, "2 uncertainty embeddings for 4 queries"),
         ({"gallery": X}, "needs gallery_labels"),

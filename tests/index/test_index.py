@@ -12,8 +12,8 @@ from PIL import Image
 
 from idml_hf import IDMLIndex, IDMLModel
 from idml_hf.data import ImageSet, UnreadableImageError, load_images
-from idml_hf.index.gallery import unit_rows
-from idml_hf.index.model_reference import ModelMismatchError
+from idml_hf.model_reference import ModelMismatchError
+from idml_hf.search.arrays import unit_rows
 from idml_hf.search.exact import top_k
 
 
@@ -90,7 +90,7 @@ def test_flat_search_equals_exact_top_k_also_among_duplicates(
     if with_faiss:
         pytest.importorskip("faiss")
     else:
-        monkeypatch.setattr(sys.modules["idml_hf.search.nearest"], "faiss", None)
+        monkeypatch.setattr(sys.modules["idml_hf.search.faiss_exact"], "faiss", None)
     random = np.random.default_rng(0)
     gallery = random.integers(-1, 2, (300, 6)).astype(np.float32) + 0.01
     gallery[100:130] = gallery[5]
@@ -132,7 +132,7 @@ def test_bad_queries_are_named(index: IDMLIndex, tmp_path: Path) -> None:
         index.search([5])
     with pytest.raises(ValueError, match="k must be at least 1"):
         index.search_embeddings(np.ones((1, 16)), k=0)
-    with pytest.raises(ValueError, match="unknown metric"):
+    with pytest.raises(ValueError, match="Unknown metric"):
         index.search_embeddings(np.ones((1, 16)), metric="manhattan")
 
 

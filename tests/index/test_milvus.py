@@ -9,7 +9,7 @@ from PIL import Image
 
 from idml_hf import IDMLIndex, IDMLModel
 from idml_hf.index.milvus import IDMLMilvusIndex
-from idml_hf.index.model_reference import ModelMismatchError
+from idml_hf.model_reference import ModelMismatchError
 
 pytest.importorskip("pymilvus")
 pytest.importorskip("milvus_lite")

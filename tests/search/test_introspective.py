@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idml_hf.index.gallery import unit_rows
 from idml_hf.search import introspective
+from idml_hf.search.arrays import unit_rows
 from idml_hf.search.exact import top_k
 from idml_hf.search.introspective import nearest_introspective
 
@@ -79,5 +79,5 @@ def test_one_gallery_row_everywhere_is_still_ordered_by_position() -> None:
 def test_the_bound_is_below_the_distance_and_falls_in_the_uncertainty(
     alpha: float, beta: float, more: float, tau: float
 ) -> None:
-    distance = introspective._distance(np.array(alpha), np.array(beta), tau)
-    assert 0 <= introspective._distance(np.array(alpha), np.array(beta + more), tau) <= distance <= alpha
+    distance = introspective.introspective(np.array(alpha), np.array(beta), tau)
+    assert 0 <= introspective.introspective(np.array(alpha), np.array(beta + more), tau) <= distance <= alpha

@@ -1,4 +1,4 @@
-"""Which model an index was made by, and how to get it again."""
+"""Which model made some embeddings, and how to get it again."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typing import Any, cast
 import torch
 from huggingface_hub import try_to_load_from_cache
 
-from idml_hf.image_processing_idml import IDMLImageProcessor
-from idml_hf.modeling_idml import IDMLModel, IDMLPreTrainedModel
+from .modeling_idml import IDMLModel, IDMLPreTrainedModel
 
 
 class ModelMismatchError(ValueError):
@@ -77,7 +76,14 @@ class ModelReference:
 
     @classmethod
     def from_json(cls, entry: dict[str, Any], folder: Path) -> ModelReference:
-        """The reference that `relative_to(folder)` wrote."""
+        """The reference that `relative_to(folder)` wrote.
+
+        Raises:
+            ValueError: if `entry` is anything else.
+        """
+        kinds = {"location": str | None, "revision": str | None, "on_hub": bool, "weights_sha256": str | None}
+        if not isinstance(entry, dict) or any(not isinstance(entry.get(name), kind) for name, kind in kinds.items()):
+            raise ValueError("it does not say which model it was made by")
         location = entry["location"]
         if location is not None and not entry["on_hub"]:
             location = os.path.normpath(folder.absolute() / location)
@@ -134,9 +140,4 @@ def load_model(source: IDMLPreTrainedModel | str | Path, revision: str | None = 
     return IDMLModel.from_pretrained(name, revision=revision) if revision else IDMLModel.from_pretrained(name)
 
 
-def processor_of(model: IDMLModel, revision: str | None = None) -> IDMLImageProcessor:
-    """The same as [`IDMLImageProcessor.for_model`]."""
-    return IDMLImageProcessor.for_model(model, revision)
-
-
-__all__ = ["ModelMismatchError", "ModelReference", "load_model", "processor_of", "weights_sha256"]
+__all__ = ["ModelMismatchError", "ModelReference", "load_model", "weights_sha256"]

@@ -1,0 +1,41 @@
+"""Images to put into an index, from whatever a user has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from idml_hf.data import ImageSet, load_images
+
+from .queries import read_queries
+
+Images = ImageSet | Sequence[Any] | str | Path
+
+
+def gallery_images(images: Images) -> ImageSet | Sequence[Any]:
+    """Images ready to be embedded, with their paths and classes where these are known.
+
+    Args:
+        images: an `ImageSet`; what `idml_hf.data.load_images` takes; an image, its path, or a list of these.
+
+    Raises:
+        FileNotFoundError, UnreadableImageError, ValueError: naming what cannot be read.
+    """
+    if isinstance(images, ImageSet):
+        return images
+    if isinstance(images, (str, Path)) and not Path(images).is_file():
+        return load_images(images)
+    if isinstance(images, (str, Path)):
+        images = [images]
+    if isinstance(images, (list, tuple)) and images and all(isinstance(image, (str, Path)) for image in images):
+        for path in images:
+            if not Path(path).exists():
+                raise FileNotFoundError(f"there is no image {path}")
+        return ImageSet.from_files(images, np.full(len(images), -1), ())
+    return read_queries(images)[0]
+
+
+__all__ = ["Images", "gallery_images"]

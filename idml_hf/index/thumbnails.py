@@ -75,14 +75,15 @@ def _thumbnail(images: ImageSet | Sequence[Any], index: int, size: int) -> bytes
     """A small copy, upright and without metadata: those of a photograph may say who took it, and where."""
     lossless = False
     if isinstance(images, ImageSet):
-        file = open_image(images.file_bytes(index))
-        # what is small and exact stays exact
-        lossless = max(file.size) <= size and file.format not in ("JPEG", "MPO")
-        # a JPEG is decoded at a fraction of its size, several times faster
-        file.draft("RGB", (2 * size, 2 * size))
         try:
+            file = open_image(images.file_bytes(index))
+            # what is small and exact stays exact
+            lossless = max(file.size) <= size and file.format not in ("JPEG", "MPO")
+            # a JPEG is decoded at a fraction of its size, several times faster
+            file.draft("RGB", (2 * size, 2 * size))
             image = to_rgb(file)
         except Exception:
+            # the slow way copes with it, or says which image it is
             image = images.image(index)
     else:
         image = to_rgb(images[index])

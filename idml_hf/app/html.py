@@ -52,6 +52,7 @@ class Card:
     rank: float
 
     def html(self) -> str:
+        """The card as HTML, its texts escaped."""
         picture = '<div class="idml-none">no picture kept</div>'
         if self.image is not None:
             picture = f'<img alt="{escape(self.name)}" src="{_data_url(self.image)}">'

@@ -24,6 +24,7 @@ class EpochOfSampler(TrainerCallback):
         self.sampler = sampler
 
     def on_epoch_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Tell the sampler."""
         self.sampler.set_epoch(int(state.epoch or 0))
 
 
@@ -41,6 +42,7 @@ class FrozenTrunk(TrainerCallback):
         model: IDMLPreTrainedModel | None = None,
         **kwargs: Any,
     ) -> None:
+        """Freeze the trunk, or let it go."""
         assert model is not None
         model.trunk.requires_grad_(int(state.epoch or 0) >= self.epochs)
 
@@ -59,6 +61,7 @@ class ValueClipping(TrainerCallback):
         model: nn.Module | None = None,
         **kwargs: Any,
     ) -> None:
+        """Clip the gradients."""
         assert model is not None
         torch.nn.utils.clip_grad_value_(model.parameters(), self.value)
 
@@ -87,6 +90,7 @@ class UncertaintyMonitor(TrainerCallback):
         model: IDMLPreTrainedModel | None = None,
         **kwargs: Any,
     ) -> None:
+        """Take note of the gradient."""
         assert model is not None
         gradient = model.base_model.uncertainty_head.linear.weight.grad
         self._gradient = None if gradient is None else torch.linalg.vector_norm(gradient)

@@ -32,6 +32,7 @@ class Thumbnails:
 
     @classmethod
     def from_bytes(cls, encoded: Sequence[bytes]) -> Thumbnails:
+        """Small copies that are encoded already."""
         offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
         np.cumsum([len(data) for data in encoded], out=offsets[1:])
         return cls(np.frombuffer(b"".join(encoded), dtype=np.uint8), offsets)
@@ -58,6 +59,7 @@ class Thumbnails:
         return self.content[self.offsets[index] : self.offsets[index + 1]].tobytes()
 
     def image(self, index: int) -> PIL.Image.Image:
+        """One of them, decoded."""
         return decode_pil(self[index])
 
     def select(self, indices: np.ndarray) -> Thumbnails:
@@ -65,6 +67,7 @@ class Thumbnails:
         return Thumbnails.from_bytes([self[index] for index in indices])
 
     def concatenate(self, other: Thumbnails) -> Thumbnails:
+        """These followed by others."""
         return Thumbnails(
             np.concatenate([self.content, other.content]),
             np.concatenate([self.offsets, other.offsets[1:] + self.offsets[-1]]),

@@ -108,6 +108,7 @@ class MetricLoss(nn.Module):
             raise ValueError(f"labels must be integers; got {labels.dtype}")
 
     def extra_repr(self) -> str:
+        """What `print` shows of it."""
         return f"form={self.metric.form}, tau={self.metric.tau}"
 
 

@@ -47,6 +47,7 @@ class ContrastiveLoss(PairLoss):
         self.neg_margin = neg_margin
 
     def matrix_loss(self, matrix: Tensor, pairs: Pairs) -> Tensor:
+        """The mean over pairs that are too far plus the mean over those that are too near."""
         too_far = pairs.positive & (matrix > self.pos_margin)
         too_near = pairs.negative & (matrix < self.neg_margin)
         # On these pairs the loss is linear: each distance counts for its share of the mean it is in.

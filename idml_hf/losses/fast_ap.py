@@ -49,6 +49,7 @@ class FastAPLoss(PairLoss):
         self.num_bins = num_bins
 
     def matrix_loss(self, matrix: Tensor, pairs: Pairs) -> Tensor:
+        """The mean of 1 - AP over the anchors that have positives."""
         edges = self.num_bins + 1
         # Opposites are 4 apart to rounding: beyond it, a share of the last bin would be negative.
         place = (matrix * (self.num_bins / 4.0)).clamp_max(self.num_bins)

@@ -70,10 +70,12 @@ class MarginLoss(PairLoss):
         self.beta = nn.Parameter(torch.tensor(float(beta), dtype=full_precision()))
 
     def reset_parameters(self) -> None:
+        """Set the boundaries to where they start."""
         super().reset_parameters()
         nn.init.constant_(self.beta, self.initial_beta)
 
     def matrix_loss(self, matrix: Tensor, pairs: Pairs) -> Tensor:
+        """The mean over the active terms of positives and sampled negatives."""
         positives, there = pairs.positive_columns()
         negatives, drawn = self.sample_negatives(matrix.detach(), pairs, positives.shape[1])
         there = there & drawn

@@ -55,6 +55,7 @@ class MultiSimilarityLoss(PairLoss):
         self.epsilon = epsilon
 
     def matrix_loss(self, matrix: Tensor, pairs: Pairs) -> Tensor:
+        """The mean over anchors of the terms of their mined positives and negatives."""
         with torch.no_grad():
             hardest_negative = torch.where(pairs.negative, matrix, -torch.inf).amax(1, keepdim=True)
             hardest_positive = torch.where(pairs.positive, matrix, torch.inf).amin(1, keepdim=True)

@@ -92,9 +92,11 @@ class PairLoss(MetricLoss):
 
     @classmethod
     def hyper_parameters(cls) -> dict[str, Any]:
+        """The loss's own arguments and those of the memory."""
         return super().hyper_parameters() | MEMORY_PARAMETERS
 
     def batch_loss(self, semantic: Tensor, uncertainty: Tensor | None, labels: Tensor, remember: bool) -> Tensor:
+        """The loss of the batch among itself and, in training, with the memory."""
         if self.memory is None or not self.training:
             matrix = self.compare(semantic, uncertainty, semantic, uncertainty)
             return self.matrix_loss(matrix, Pairs.of(labels, labels))
@@ -120,6 +122,7 @@ class PairLoss(MetricLoss):
             require_labels((labels != EMPTY).all(), "labels must not be -2**63, which marks empty slots", labels)
 
     def reset_parameters(self) -> None:
+        """Forget what is remembered."""
         if self.memory is not None:
             self.memory.reset_parameters()
 

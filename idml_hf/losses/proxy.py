@@ -27,6 +27,7 @@ class ProxyLoss(MetricLoss):
         self.reset_parameters()
 
     def batch_loss(self, semantic: Tensor, uncertainty: Tensor | None, labels: Tensor, remember: bool) -> Tensor:
+        """The loss of the batch among all proxies."""
         return self.matrix_loss(self.compare_with_proxies(semantic, uncertainty), labels)
 
     def compare_with_proxies(self, semantic: Tensor, uncertainty: Tensor | None) -> Tensor:
@@ -43,6 +44,7 @@ class ProxyLoss(MetricLoss):
         raise NotImplementedError
 
     def reset_parameters(self) -> None:
+        """Draw the proxies anew."""
         nn.init.kaiming_normal_(self.proxies, mode="fan_out")
 
     def _check(self, semantic: Tensor, uncertainty: Tensor | None, labels: Tensor) -> None:

@@ -53,6 +53,7 @@ class ProxyAnchorLoss(ProxyLoss):
         self.alpha = alpha
 
     def compare_with_proxies(self, semantic: Tensor, uncertainty: Tensor | None) -> Tensor:
+        """The similarities, in the form `"released"` to the proxies as they are, in the others to unit proxies."""
         if self.metric.form == "released":
             return introspective_similarity(
                 semantic, uncertainty, self.proxies.to(semantic), None, self.metric.form, self.metric.tau
@@ -60,6 +61,7 @@ class ProxyAnchorLoss(ProxyLoss):
         return super().compare_with_proxies(semantic, uncertainty)
 
     def matrix_loss(self, matrix: Tensor, labels: Tensor) -> Tensor:
+        """The mean over proxies with positives plus the mean over all proxies of the negatives' terms."""
         positive = labels.unsqueeze(1) == torch.arange(matrix.shape[1], device=labels.device)
         pull = log_one_plus_sum_exp(-self.alpha * (matrix - self.margin), positive, dim=0)
         push = log_one_plus_sum_exp(self.alpha * (matrix + self.margin), ~positive, dim=0)

@@ -45,4 +45,5 @@ class ProxyNCALoss(ProxyLoss):
         self.scale = scale
 
     def matrix_loss(self, matrix: Tensor, labels: Tensor) -> Tensor:
+        """The cross entropy of the scaled negative squared distances."""
         return cross_entropy(-self.scale * matrix, labels)

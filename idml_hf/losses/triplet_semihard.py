@@ -44,6 +44,7 @@ class TripletSemihardLoss(PairLoss):
         self.margin = margin
 
     def matrix_loss(self, matrix: Tensor, pairs: Pairs) -> Tensor:
+        """The mean over the semi-hard triplets."""
         # A mean of triplets is a sum of distances, each weighted by how many triplets it is in.
         weight, count = self._count(matrix.detach(), pairs)
         return (matrix * weight).sum() + self.margin * count.clamp_max(1).to(matrix.dtype)

@@ -144,7 +144,7 @@ class IDMLConfig(PreTrainedConfig):
 
     model_type = "idml"
     attribute_map: ClassVar[dict[str, str]] = {"hidden_size": "embedding_dim"}
-    keys_to_ignore_at_inference: ClassVar[list[str]] = ["last_hidden_state", "pooler_output"]
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["last_hidden_state", "pooler_output", "hidden_states"]
 
     backbone: str = "resnet50"
     backbone_kwargs: dict | None = None

@@ -9,7 +9,7 @@ import importlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +49,7 @@ class IDMLModelOutput(ModelOutput):
         pooler_output: The same tensor as `semantic_embeds`, under the name that pipelines look for.
         semantic_norm: `(B,)`, norm of the semantic head's output before normalisation: a baseline for uncertainty.
         last_hidden_state: The trunk's feature map, in the layout of its architecture.
+        hidden_states: The trunk's feature maps, from the first to the last, when they were asked for.
     """
 
     semantic_embeds: Tensor | None = None
@@ -57,6 +58,20 @@ class IDMLModelOutput(ModelOutput):
     pooler_output: Tensor | None = None
     semantic_norm: Tensor | None = None
     last_hidden_state: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+
+
+class TrunkFeatures(NamedTuple):
+    """What the trunk says about a batch of images."""
+
+    hidden: Tensor
+    """The feature map, in the layout of its architecture."""
+    pooled: Tensor
+    """`(B, width)`."""
+    read: Tensor
+    """`(B, F)`, what the uncertainty head reads."""
+    maps: tuple[Tensor, ...] | None = None
+    """All feature maps, if they were asked for."""
 
 
 @dataclass
@@ -69,6 +84,7 @@ class IDMLImageClassifierOutput(ModelOutput):
         uncertainty_embeds: `(B, d_u)`.
         uncertainty: `(B,)`, its norm.
         last_hidden_state: The trunk's feature map.
+        hidden_states: All of its feature maps, when they were asked for.
     """
 
     loss: Tensor | None = None
@@ -76,6 +92,7 @@ class IDMLImageClassifierOutput(ModelOutput):
     uncertainty_embeds: Tensor | None = None
     uncertainty: Tensor | None = None
     last_hidden_state: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
 
 
 class IDMLPreTrainedModel(PreTrainedModel):
@@ -176,6 +193,12 @@ class IDMLPreTrainedModel(PreTrainedModel):
         """Push the model with its image processor and a model card; see [`idml_hf.hub.push_model`]."""
         hub = _hub()
         return super().push_to_hub(repo_id, **kwargs) if hub is None else hub.push_model(self, repo_id, **kwargs)
+
+    def _wants_maps(self, asked: bool | None) -> bool:
+        return bool(self.config.output_hidden_states if asked is None else asked)
+
+    def _wants_dict(self, asked: bool | None) -> bool:
+        return bool(self.config.return_dict if asked is None else asked)
 
     @property
     def trunk(self) -> Any:
@@ -287,28 +310,45 @@ class IDMLModel(IDMLPreTrainedModel):
         hidden = run_trunk(self.backbone, "forward_features", pixel_values)
         return hidden, pool_features(self.backbone, hidden, self.config.pool)
 
-    def features_to_read(self, pixel_values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As `features`, and what the uncertainty head reads.
+    def features_to_read(self, pixel_values: Tensor, all_maps: bool = False) -> TrunkFeatures:
+        """As `features`, with what the uncertainty head reads.
 
         With the `"linear"` head that is the pooled vector, normalised if `uncertainty_start` is set; with `"stages"`
-        the pooled vector, and mean, standard deviation and maximum of each channel of
-        the earlier feature maps, each of these vectors normalised.
+        the pooled vector, and mean, standard deviation and maximum of each channel of earlier feature maps, each of
+        these vectors normalised.
+
+        Args:
+            pixel_values: `(B, 3, H, W)`, normalised.
+            all_maps: Whether to return all feature maps of the trunk as well.
+
+        Raises:
+            ValueError: if all maps are asked of an architecture that does not give them.
         """
-        if not self._stages:
-            hidden, pooled = self.features(pixel_values)
-            maps = []
-        else:
-            hidden, maps = run_trunk(self.backbone, "forward_intermediates", pixel_values, indices=self._stages)
+        if all_maps and not hasattr(self.backbone, "forward_intermediates"):
+            raise ValueError(f"output_hidden_states: {self.config.backbone} does not give its feature maps")
+        maps: list[Tensor] = []
+        if all_maps or self._stages:
+            indices = None if all_maps else self._stages
+            hidden, maps = run_trunk(self.backbone, "forward_intermediates", pixel_values, indices=indices)
             pooled = pool_features(self.backbone, hidden, self.config.pool)
+        else:
+            hidden, pooled = self.features(pixel_values)
+        stages = [maps[i] for i in self._stages] if all_maps else maps
         read = pooled
         if self.config.uncertainty_detached:
-            read, maps = pooled.detach(), [x.detach() for x in maps]
+            read, stages = pooled.detach(), [x.detach() for x in stages]
         if self.config.uncertainty_head == "stages":
-            return hidden, pooled, with_statistics(read, maps)
-        return hidden, pooled, read if self.config.uncertainty_start is None else normalised(read)
+            read = with_statistics(read, stages)
+        elif self.config.uncertainty_start is not None:
+            read = normalised(read)
+        return TrunkFeatures(hidden, pooled, read, tuple(maps) if all_maps else None)
 
     def forward(
-        self, pixel_values: Tensor, return_dict: bool | None = None, **kwargs: Any
+        self,
+        pixel_values: Tensor,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs: Any,
     ) -> IDMLModelOutput | tuple[Tensor, ...]:
         """Embed images.
 
@@ -318,9 +358,10 @@ class IDMLModel(IDMLPreTrainedModel):
 
         Args:
             pixel_values: `(B, 3, H, W)`, normalised as the model's image processor does it.
+            output_hidden_states: Whether to return the trunk's feature maps; `None` means as the configuration says.
             return_dict: `False` returns a plain tuple.
         """
-        hidden, pooled, read = self.features_to_read(pixel_values)
+        hidden, pooled, read, maps = self.features_to_read(pixel_values, self._wants_maps(output_hidden_states))
         raw = at_least_float32(self.semantic_head(pooled))
         semantic = F.normalize(raw, dim=-1)
         uncertainty_embeds = self.uncertainty_head(read)
@@ -335,8 +376,9 @@ class IDMLModel(IDMLPreTrainedModel):
             pooler_output=semantic,
             semantic_norm=torch.linalg.vector_norm(raw.detach(), dim=-1),
             last_hidden_state=hidden,
+            hidden_states=maps,
         )
-        return out.to_tuple() if return_dict is False else out
+        return out if self._wants_dict(return_dict) else out.to_tuple()
 
 
 class IDMLForImageClassification(IDMLPreTrainedModel):
@@ -359,6 +401,8 @@ class IDMLForImageClassification(IDMLPreTrainedModel):
         super().__init__(config)
         if config.form == "released":
             raise ValueError('form="released" is a retrieval form; a classifier takes "released_classification"')
+        if config.problem_type == "regression":
+            raise ValueError('problem_type="regression": a classifier has classes; train another head for it')
         self.idml = IDMLModel(config, add_semantic_head=False)
         self.classifier = nn.Linear(self.idml.backbone.num_features, config.num_labels)
         self.post_init()
@@ -374,16 +418,23 @@ class IDMLForImageClassification(IDMLPreTrainedModel):
             super()._init_weights(module)
 
     def forward(
-        self, pixel_values: Tensor, labels: Tensor | None = None, return_dict: bool | None = None, **kwargs: Any
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs: Any,
     ) -> IDMLImageClassifierOutput | tuple[Tensor, ...]:
         """Classify images.
 
         Args:
             pixel_values: `(B, 3, H, W)`, normalised.
-            labels: `(B,)` class indices, or `(B, C)` class probabilities (Mixup, CutMix).
+            labels: `(B,)` class indices, or `(B, C)` class probabilities (Mixup, CutMix); under the `problem_type`
+                `"multi_label_classification"` `(B, C)`, 1 for each class that an image is of and 0 for the others.
+            output_hidden_states: Whether to return the trunk's feature maps; `None` means as the configuration says.
             return_dict: `False` returns a plain tuple.
         """
-        hidden, pooled, read = self.idml.features_to_read(pixel_values)
+        hidden, pooled, read, maps = self.idml.features_to_read(pixel_values, self._wants_maps(output_hidden_states))
         logits = at_least_float32(self.classifier(pooled))
         uncertainty_embeds = self.idml.uncertainty_head(read)
         if self.training and self.config.form != "none":
@@ -397,13 +448,19 @@ class IDMLForImageClassification(IDMLPreTrainedModel):
                 tau=self.config.tau,
             )
         out = IDMLImageClassifierOutput(
-            loss=None if labels is None else F.cross_entropy(logits, labels),
+            loss=None if labels is None else self._loss(logits, labels),
             logits=logits,
             uncertainty_embeds=uncertainty_embeds,
             uncertainty=torch.linalg.vector_norm(uncertainty_embeds, dim=-1),
             last_hidden_state=hidden,
+            hidden_states=maps,
         )
-        return out.to_tuple() if return_dict is False else out
+        return out if self._wants_dict(return_dict) else out.to_tuple()
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if self.config.problem_type == "multi_label_classification":
+            return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+        return F.cross_entropy(logits, labels)
 
 
 def _hub() -> Any:

@@ -31,6 +31,7 @@ class IDMLMetricLearningOutput(IDMLModelOutput):
     pooler_output: Tensor | None = None
     semantic_norm: Tensor | None = None
     last_hidden_state: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
 
 
 class IDMLForMetricLearning(IDMLPreTrainedModel):
@@ -89,6 +90,7 @@ class IDMLForMetricLearning(IDMLPreTrainedModel):
         groups: Tensor | None = None,
         degraded_features: Tensor | None = None,
         degraded_pixel_values: Tensor | None = None,
+        output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         **kwargs: Any,
     ) -> IDMLMetricLearningOutput | tuple[Tensor, ...]:
@@ -107,15 +109,16 @@ class IDMLForMetricLearning(IDMLPreTrainedModel):
             degraded_features: `(2 M, F)`, what `read_degraded` returns for M images degraded, then for the same images
                 degraded more.
             degraded_pixel_values: `(2 M, 3, H, W)`, these images, if they have not been read yet.
+            output_hidden_states: Whether to return the trunk's feature maps; `None` means as the configuration says.
             return_dict: `False` returns a plain tuple.
         """
         if degraded_pixel_values is not None and degraded_features is None and self.training:
             degraded_features = self.read_degraded(degraded_pixel_values)
-        batch = len(pixel_values)
+        batch = pixel_values.shape[0]
         if mixed_pixel_values is not None:
             # one pass for both: half the kernel launches, and one mean norm for the uncertainty budget
             pixel_values = torch.cat([pixel_values, mixed_pixel_values])
-        out = self.idml(pixel_values)
+        out = self.idml(pixel_values, output_hidden_states=output_hidden_states, return_dict=True)
         loss = None if labels is None else pixel_values.new_full((), float("nan"))
         if labels is not None and self.training:
             semantic, uncertainty = out.semantic_embeds, out.uncertainty_embeds
@@ -131,9 +134,12 @@ class IDMLForMetricLearning(IDMLPreTrainedModel):
             if self.ranking is not None:
                 term = self._ranking_term(out, labels, groups, degraded_features)
                 loss = loss + self.config.uncertainty_ranking * term
-        fields = {k: v if k == "last_hidden_state" else v[:batch] for k, v in out.items()}
+        fields = dict(out.items())
+        if mixed_pixel_values is not None:
+            maps = ("last_hidden_state", "hidden_states")
+            fields = {k: v if k in maps else v[:batch] for k, v in fields.items()}
         result = IDMLMetricLearningOutput(loss=loss, **fields)
-        return result.to_tuple() if return_dict is False else result
+        return result if self._wants_dict(return_dict) else result.to_tuple()
 
     @torch.compiler.disable
     @torch.no_grad()
@@ -152,7 +158,7 @@ class IDMLForMetricLearning(IDMLPreTrainedModel):
         modes = [(module, module.training) for module in self.idml.backbone.modules()]
         self.idml.backbone.eval()
         try:
-            return self.idml.features_to_read(pixel_values)[2]
+            return self.idml.features_to_read(pixel_values).read
         finally:
             for module, mode in modes:
                 module.training = mode

@@ -50,14 +50,14 @@ def pages() -> dict[str, list[str]]:
     for room in sorted(p.parent for p in PACKAGE.glob("[!_]*/__init__.py")):
         if room.name in (COMMAND_LINE, FORWARDED):
             continue
-        files = [f for f in sorted(room.rglob("*.py")) if not any(part.startswith("_") for part in _parts(f))]
-        modules = [".".join(("idml_hf", *_parts(f))) for f in files]
-        out[room.name] = [f"idml_hf.{room.name}", *modules]
+        modules = {".".join(("idml_hf", *_parts(file))) for file in room.rglob("*.py")}
+        out[room.name] = sorted(name for name in modules if "._" not in name)
     return out
 
 
 def _parts(file: Path) -> tuple[str, ...]:
-    return file.relative_to(PACKAGE).with_suffix("").parts
+    parts = file.relative_to(PACKAGE).with_suffix("").parts
+    return parts[:-1] if parts[-1] == "__init__" else parts
 
 
 def title(page: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -22,14 +23,28 @@ def embed(
     skip_bad_images: SkipBad = False,
     batch_size: BatchSize = 64,
     workers: Workers = 0,
+    shard_size: Annotated[int | None, typer.Option(help="Images a file, instead of one file for all", min=1)] = None,
 ) -> None:
-    """Embed images; writes embeddings.parquet, with a row for each image."""
+    """Embed images; writes embeddings.parquet, with a row for each image.
+
+    With --shard-size several files are written, by all processes of `accelerate launch`; what is interrupted goes on
+    with the files that are missing.
+    """
     quiet()
     from idml_hf.data import load_images
 
+    images = load_images(dataset, split, root=root, skip_bad_images=skip_bad_images)
+    if shard_size is not None:
+        from idml_hf.embedding_shards import embed_to_shards
+
+        files = embed_to_shards(
+            model, images, output, shard_size=shard_size, batch_size=batch_size, num_workers=workers
+        )
+        if os.environ.get("RANK", "0") == "0":
+            typer.echo(f"{len(images)} images in {len(files)} files in {output}")
+        return
     from .embedding import embed_to_parquet
 
-    images = load_images(dataset, split, root=root, skip_bad_images=skip_bad_images)
     file = embed_to_parquet(model, images, output, batch_size=batch_size, num_workers=workers)
     typer.echo(f"{len(images)} images in {file}")
 

@@ -25,6 +25,7 @@ def index(
     skip_bad_images: SkipBad = False,
     batch_size: BatchSize = 64,
     workers: Workers = 0,
+    engine: Annotated[str, typer.Option(help="flat compares all; ivf and hnsw are faster and may miss some")] = "flat",
 ) -> None:
     """Put a collection of images into an index that can be searched."""
     quiet()
@@ -33,6 +34,7 @@ def index(
 
     images = load_images(dataset, split, root=root, group_column=group_column, skip_bad_images=skip_bad_images)
     built = IDMLIndex.build(model, images, batch_size=batch_size, num_workers=workers)
+    built.use_engine(engine)
     if calibrate is not None:
         built.calibrate(load_images(calibrate, None, group_column=group_column, skip_bad_images=skip_bad_images))
     built.save(output)

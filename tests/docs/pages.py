@@ -82,9 +82,9 @@ def split_command(command: str) -> tuple[str, list[str]] | None:
     """The script or `idml-hf` that a line of shell runs, and its arguments; None for all other programs."""
     words = shlex.split(command, comments=True)
     for at, word in enumerate(words):
-        if word == "idml-hf" or word.endswith(".py"):
+        if word in ("idml-hf", "idml_hf") or word.endswith(".py"):
             end = next((i for i, w in enumerate(words) if i > at and w in ("&&", "|", ";", ">")), len(words))
-            return word, words[at + 1 : end]
+            return word.replace("idml_hf", "idml-hf"), words[at + 1 : end]
     return None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from idml_hf.hub.record import RunRecord
 
+from .files import replacing
 from .image_processing_idml import IDMLImageProcessor
 from .modeling_idml import IDMLForImageClassification, IDMLModel, IDMLPreTrainedModel
 
@@ -68,17 +69,12 @@ def export_onnx(model: str | Path, output: str | Path) -> float:
     processor = IDMLImageProcessor.from_pretrained(model)
     size = processor.crop_size["height"], processor.crop_size["width"]
     output = Path(output)
-    output.mkdir(parents=True, exist_ok=True)
-    unchecked = output / f".{ONNX_FILE}.{os.getpid()}"
     wrapper = _Outputs(loaded.float(), outputs).eval()
-    try:
+    with replacing(output / ONNX_FILE) as unchecked:
         _export(wrapper, unchecked, size)
         difference = _compare(wrapper, unchecked, size)
         if not difference <= TOLERANCE:
             raise FloatingPointError(f"The exported model differs from torch by {difference:.2g}, so it is not kept")
-        unchecked.replace(output / ONNX_FILE)
-    finally:
-        unchecked.unlink(missing_ok=True)
     processor.save_pretrained(output)
     return difference
 
@@ -103,6 +99,25 @@ def _export(wrapper: _Outputs, path: Path, size: tuple[int, int]) -> None:
         dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
         verbose=False,
     )
+    _forget_origin(path)
+
+
+def _forget_origin(path: Path) -> None:
+    """Take off what each node says of the code that made it, and of where that lies on this machine."""
+    import onnx
+
+    model = onnx.load(path)
+    _forget(model)
+    onnx.save(model, path)
+
+
+def _forget(message: Any) -> None:
+    for field, value in message.ListFields():
+        if field.name in ("doc_string", "metadata_props"):
+            message.ClearField(field.name)
+        elif field.message_type is not None:
+            for part in value if isinstance(value, Sequence) or hasattr(value, "__len__") else [value]:
+                _forget(part)
 
 
 def _compare(wrapper: _Outputs, path: Path, size: tuple[int, int]) -> float:

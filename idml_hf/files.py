@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,18 +59,38 @@ def write_json(path: str | Path, value: Any, indent: int = 2) -> None:
     write_text(path, json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def readable(path: str | Path) -> Path:
+    """`path`, if it is a plain file that this user may read.
+
+    Raises:
+        FileNotFoundError: if it is none: not there, a folder, or a pipe, which would be waited for.
+        PermissionError: if it, or a folder on the way to it, is closed to this user.
+    """
+    path = Path(path)
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise FileNotFoundError(f"There is no file {path}")
+    except PermissionError:
+        raise PermissionError(f"{path} may not be read by this user: permission denied") from None
+    except (OSError, ValueError):
+        raise FileNotFoundError(f"There is no file {path}") from None
+    if not os.access(path, os.R_OK):
+        raise PermissionError(f"{path} may not be read by this user: permission denied")
+    return path
+
+
 def read_json(path: str | Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
     """Read a JSON object from a file that need not be trusted.
 
     Raises:
         FileNotFoundError: if there is no such file.
+        PermissionError: if this user may not read it.
         ValueError: naming the file, if it is no JSON object or too large to be one of ours.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}")
-    if path.stat().st_size > max_bytes:
-        raise ValueError(f"{path} is too large: {path.stat().st_size} bytes, at most {max_bytes} are read")
+    path = readable(path)
+    size = path.stat().st_size
+    if size > max_bytes:
+        raise ValueError(f"{path} is too large: {size} bytes, at most {max_bytes} are read")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -79,4 +100,4 @@ def read_json(path: str | Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, An
     return value
 
 
-__all__ = ["read_json", "replacing", "write_json", "write_text"]
+__all__ = ["read_json", "readable", "replacing", "write_json", "write_text"]

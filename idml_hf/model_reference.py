@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import torch
 from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 
 from .modeling_idml import IDMLModel, IDMLPreTrainedModel
 
@@ -54,10 +55,13 @@ class ModelReference:
                 say which it is.
         """
         location = model.name_or_path or None
-        on_hub = location is not None and not os.path.isdir(location)
-        if location is not None and not on_hub:
-            location = os.path.abspath(location)
-        return cls(weights_sha256(model), location, _cached_commit(location) if source == location else None, on_hub)
+        if location is not None and os.path.isdir(location):
+            return cls(weights_sha256(model), os.path.abspath(location))
+        # what is neither a folder nor in the cache may be a folder that has gone, whose name is no Hub id
+        commit = _cached_commit(location)
+        if commit is None:
+            return cls(weights_sha256(model))
+        return cls(weights_sha256(model), location, commit if source == location else None, on_hub=True)
 
     def relative_to(self, folder: Path) -> dict[str, Any]:
         """As JSON for an index saved in `folder`: a local model by its path from there, so that both can be moved."""
@@ -120,7 +124,10 @@ class ModelReference:
 
 
 def _cached_commit(repo_id: str | None) -> str | None:
-    path = None if repo_id is None or os.path.isdir(repo_id) else try_to_load_from_cache(repo_id, "config.json")
+    try:
+        path = None if repo_id is None or os.path.isdir(repo_id) else try_to_load_from_cache(repo_id, "config.json")
+    except HFValidationError:
+        return None
     return Path(path).parent.name if isinstance(path, str) else None
 
 

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, ModelOutput, cached_file
+from transformers.utils import ModelOutput
 
 from .configuration_idml import IDMLConfig
 from .errors import clear_loading_errors
@@ -36,6 +36,7 @@ from .timm_trunk import (
     stages_of,
 )
 from .uncertainty_head import HIDDEN_FEATURES, UncertaintyHead, normalised, with_statistics
+from .weight_files import require_safetensors
 
 
 @dataclass
@@ -145,11 +146,14 @@ class IDMLPreTrainedModel(PreTrainedModel):
         if kwargs.setdefault("use_safetensors", True) is False:
             raise ValueError("IDML models are loaded from safetensors files only")
         asks = kwargs.pop("output_loading_info", False)
-        if not isinstance(kwargs.get("config", args[0] if args else None), IDMLConfig):
-            IDMLConfig.get_config_dict(name, **_where(kwargs))
+        config = kwargs.get("config", args[0] if args else None)
+        if isinstance(config, IDMLConfig):
+            chosen = getattr(config, "transformers_weights", None)
+        else:
+            chosen = IDMLConfig.get_config_dict(name, **_where(kwargs))[0].get("transformers_weights")
         with clear_loading_errors(name, kwargs.get("revision")):
-            if kwargs.get("state_dict") is None and kwargs.get("variant") is None:
-                _require_safetensors(name, _where(kwargs))
+            if kwargs.get("state_dict") is None:
+                require_safetensors(name, _where(kwargs), variant=kwargs.get("variant"), chosen=chosen)
             try:
                 model, info = super().from_pretrained(
                     pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
@@ -476,14 +480,6 @@ def _hub() -> Any:
 def _where(kwargs: dict[str, Any]) -> dict[str, Any]:
     names = ("cache_dir", "local_files_only", "token", "revision", "subfolder")
     return {name: kwargs[name] for name in names if kwargs.get(name) is not None}
-
-
-def _require_safetensors(name: str, where: dict[str, Any]) -> None:
-    # transformers would go on to read a pickle, or ask a service on the Hub to convert it
-    for file in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME):
-        if cached_file(name, file, _raise_exceptions_for_missing_entries=False, **where) is not None:
-            return
-    raise FileNotFoundError(f"{name} has no {SAFE_WEIGHTS_NAME}; weights in other files (pickles) are refused")
 
 
 def _make_up_for(model: Any, absent: set[str]) -> None:

@@ -12,13 +12,13 @@ from huggingface_hub import CardData, EvalResult, ModelCard, ModelCardData
 from transformers.modelcard import make_markdown_table
 
 from idml_hf.data.registry import DATASETS, data_licence
+from idml_hf.files import read_json, write_json, write_text
 from idml_hf.metric_names import SIGNALS, is_number, key_for, measured, metric
 from idml_hf.metric_tables import CLASSIFICATION, RETRIEVAL, metric_tables
 
-from .escaping import code, plain
-from .record import BASELINE_FILE, PICTURES, RunRecord
+from .escaping import Markdown, code, shown
+from .record import BASELINE_FILE, CARD_FILE, PICTURES, RunRecord
 
-CARD_FILE = "README.md"
 GENERATED = (
     "<!-- Written by idml_hf from what the run recorded; it is written anew when the model is pushed. "
     "To keep changes of your own, remove this comment. -->"
@@ -81,7 +81,7 @@ def write_model_card(
         name = (repo_id or folder.resolve().name).rsplit("/", 1)[-1]
         location, on_hub = (str(folder), False) if repo_id is None else (repo_id, True)
         text = render_card(record, location, name, on_hub=on_hub, remote_code=remote_code)
-        card.write_text(text, encoding="utf-8")
+        write_text(card, text)
     return card
 
 
@@ -111,12 +111,13 @@ def render_card(
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("idml_hf.hub", "."),
-        autoescape=False,  # Markdown is no HTML: what comes from elsewhere goes through these filters
+        autoescape=False,  # Markdown is no HTML
+        finalize=shown,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"plain": plain, "code": code, "string": json.dumps}
+    environment.filters |= {"code": code, "string": lambda text: Markdown(json.dumps(text))}
     licence = data_licence(record.dataset)
     spec = DATASETS.get(record.dataset or "")
     body = environment.get_template("model_card.md.jinja").render(
@@ -127,7 +128,8 @@ def render_card(
         config=record.config,
         metrics=record.metrics,
         data_title=spec.title if spec else None,
-        licence=licence,
+        terms=Markdown(licence.terms),
+        attribution=[Markdown(line) for line in licence.attribution],
         base_model=base_model(record),
         results=_results(record),
         plain_results=_results(record, "plain_"),
@@ -138,7 +140,7 @@ def render_card(
         ],
         advice=_advice(record),
         settings=_settings(record),
-        pictures={picture: PICTURES[picture] for picture in record.pictures},
+        pictures={Markdown(picture): Markdown(PICTURES[picture]) for picture in record.pictures},
         remote_code=remote_code,
     )
     return f"---\n{card_data(record, name, tags).to_yaml()}\n---\n{GENERATED}\n\n{body.strip()}\n"
@@ -197,15 +199,17 @@ def _keep_baseline(baseline: Path, folder: Path) -> None:
     path = baseline / "metrics.json" if baseline.is_dir() else baseline
     if not path.is_file():
         raise FileNotFoundError(f"There are no metrics of a baseline at {path}")
-    (folder / BASELINE_FILE).write_bytes(path.read_bytes())
+    write_json(folder / BASELINE_FILE, read_json(path))
 
 
-def _results(record: RunRecord, prefix: str = "") -> str | None:
+def _results(record: RunRecord, prefix: str = "") -> Markdown | None:
     """The model's results, and below them those of whatever it can be compared with."""
     columns = [key for key in measured(record.metrics, *_RESULTS) if f"{prefix}{key}" in record.metrics]
     if not columns:
         return None
-    lines = {"**this model**": [record.metrics.get(f"{prefix}{key}") for key in columns]}
+    lines: dict[str, list[Any]] = {
+        Markdown("**this model**"): [record.metrics.get(f"{prefix}{key}") for key in columns]
+    }
     if record.baseline:
         lines["plain loss, otherwise the same"] = [record.baseline.get(f"{prefix}{key}") for key in columns]
     if not prefix:
@@ -245,16 +249,16 @@ def _advice(record: RunRecord) -> str | None:
     )
 
 
-def _settings(record: RunRecord) -> str | None:
+def _settings(record: RunRecord) -> Markdown | None:
     model = {key: record.config[key] for key in _MODEL_SETTINGS if record.config.get(key) is not None}
     run = {key: value for key, value in record.settings.items() if value not in (None, {}, "") and key not in model}
     rows = [[code(key), code(value)] for key, value in (model | run).items()]
     return _table(["setting", "value"], rows) if rows else None
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of cells that are Markdown already."""
-    return make_markdown_table([dict(zip(head, row, strict=True)) for row in rows]).strip()
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Markdown:
+    cells = [dict(zip(map(shown, head), map(shown, row), strict=True)) for row in rows]
+    return Markdown(make_markdown_table(cells).strip())
 
 
 def validate_card(text: str) -> CardData:

@@ -7,39 +7,33 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HFValidationError,
-    HTTPError,
-    OfflineModeIsEnabled,
-)
+from huggingface_hub import CommitInfo
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from idml_hf.configuration_idml import IDMLConfig
 from idml_hf.image_processing_idml import IDMLImageProcessor
+from idml_hf.weight_files import sharded_names
 
-from .card import CARD_FILE, is_generated, render_card, validate_card
-from .record import BASELINE_FILE, METRICS_FILE, PICTURES, RUN_FILE, RunRecord, public_files, read_if_there
+from .card import is_generated, render_card, validate_card
+from .commit import commit_files
+from .published import Files, own_file, published
+from .published_index import published_index
+from .record import BASELINE_FILE, CARD_FILE, METRICS_FILE, PICTURES, RUN_FILE, RunRecord, public_files
 from .remote_code import remote_code_files
 from .sentence_transformers_config import sentence_transformers_files
 
 logger = logging.get_logger(__name__)
 
-Files = dict[str, Path | bytes]
-
-WEIGHTS = "model.safetensors"
+CONFIG, WEIGHTS, PROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
 SHARDS = f"{WEIGHTS}.index.json"
 RECORDS = (METRICS_FILE, BASELINE_FILE, RUN_FILE, *PICTURES)
 INDEX_FOLDER = "index"
-_LOGIN = "Log in with `hf auth login`, or set HF_TOKEN to a token that may write"
 
 
 def push_folder(
@@ -52,12 +46,14 @@ def push_folder(
     with_index: bool = False,
     commit_message: str | None = None,
     revision: str | None = None,
+    record: RunRecord | None = None,
 ) -> CommitInfo:
     """Push the folder of a run to a model repository, which is made if it is not there.
 
-    Configuration, weights, image processor, model card, metrics, settings (without the paths of this machine) and
-    pictures go up in one commit, so the repository is never half new. Anything else in the folder stays where it is,
-    checkpoints above all. Pushing again after an interruption sends only what has not arrived.
+    Configuration, weights, image processor, model card, metrics, settings and pictures go up in one commit, so the
+    repository is never half new. Secrets, the paths of this machine and what pictures hold beside their pixels are
+    taken out; anything else in the folder stays where it is, checkpoints above all. Pushing again after an
+    interruption sends only what has not arrived.
 
     A card that somebody has made their own, here or on the Hub, is kept (see `write_model_card`); the one here wins.
 
@@ -70,6 +66,7 @@ def push_folder(
         with_index: add the search index in the folder's `index/`.
         commit_message: message of the commit.
         revision: branch, which is made if it is not there; None: the main one.
+        record: what the card says; None: what the folder has recorded.
 
     Returns:
         The commit: a string, its address, with more attributes.
@@ -83,8 +80,8 @@ def push_folder(
         >>> push_folder("demo", "org/demo", private=True)  # doctest: +SKIP
     """
     folder = Path(folder)
-    files = collect_files(folder, repo_id, with_code=with_code, with_index=with_index)
-    return _push(files, repo_id, private, token, revision, commit_message=commit_message or f"Upload {folder.name}")
+    files = collect_files(folder, repo_id, with_code=with_code, with_index=with_index, record=record)
+    return _push(files, repo_id, private, token, revision, commit_message=commit_message or "Upload model")
 
 
 def push_model(
@@ -116,65 +113,81 @@ def push_model(
         if _same_weights(folder, source):
             for record in (*RECORDS, CARD_FILE):
                 if (source / record).is_file():
-                    shutil.copy(source / record, folder)
+                    shutil.copy(own_file(source / record, source), folder)
         files = collect_files(folder, repo_id, with_code=with_code, tags=tags or ())
         commit["commit_message"] = commit_message or f"Upload {type(model).__name__}"
         return _push(files, repo_id, bool(private), token, revision, **commit)
 
 
 def collect_files(
-    folder: Path, repo_id: str, *, with_code: bool = False, with_index: bool = False, tags: Sequence[str] = ()
+    folder: Path,
+    repo_id: str,
+    *,
+    with_code: bool = False,
+    with_index: bool = False,
+    tags: Sequence[str] = (),
+    record: RunRecord | None = None,
 ) -> Files:
     """All that a push of `folder` would send: path in the repository -> file or content.
 
     Raises:
-        FileNotFoundError, ValueError: if the folder does not hold a whole IDML model.
+        FileNotFoundError, ValueError: if the folder does not hold a whole IDML model, or something in it that would
+            be sent is a link or holds a secret.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}")
-    record = RunRecord.read(folder)
-    IDMLConfig.from_pretrained(folder)
-    files: Files = {"config.json": folder / "config.json", **_weights(folder)}
-    if not (folder / "preprocessor_config.json").is_file():
-        raise FileNotFoundError(f"{folder} holds no image processor: it has no preprocessor_config.json")
-    files["preprocessor_config.json"] = folder / "preprocessor_config.json"
+    for name in (CONFIG, *RECORDS, CARD_FILE):
+        if os.path.lexists(folder / name):
+            own_file(folder / name, folder)
+    found = RunRecord.read(folder)
+    record = record or found
+    files = model_files(folder)
     if not record.is_classifier:
         files |= sentence_transformers_files()
     if with_code:
         files |= remote_code_files(folder)
-    files |= {path.name: path for path in [*(folder / name for name in record.pictures), *folder.glob("LICEN[CS]E*")]}
+    files |= {name: folder / name for name in found.pictures}
+    files |= {path.name: path for path in folder.glob("LICEN[CS]E*") if not path.is_dir()}
     files |= public_files(folder)
-    if with_index:
-        files |= _index(folder / INDEX_FOLDER)
     text = (folder / CARD_FILE).read_text(encoding="utf-8") if (folder / CARD_FILE).is_file() else None
     if text is None or is_generated(text):
         text = render_card(record, repo_id, repo_id.split("/")[-1], on_hub=True, remote_code=with_code, tags=tags)
     validate_card(text)
     files[CARD_FILE] = text.encode()
+    files = published(files, folder)
+    if with_index:
+        index = published_index(folder / INDEX_FOLDER)
+        files |= {f"{INDEX_FOLDER}/{name}": content for name, content in index.items()}
     return files
 
 
+def model_files(folder: Path) -> Files:
+    """Configuration, weights and image processor in a folder: name -> file.
+
+    Raises:
+        FileNotFoundError, ValueError: if the folder does not hold a whole IDML model.
+    """
+    IDMLConfig.from_pretrained(folder)
+    files: Files = {CONFIG: folder / CONFIG, **_weights(folder)}
+    if not (folder / PROCESSOR).is_file():
+        raise FileNotFoundError(f"{folder} holds no image processor: it has no {PROCESSOR}")
+    return files | {PROCESSOR: folder / PROCESSOR}
+
+
 def _weights(folder: Path) -> Files:
-    index = read_if_there(folder / SHARDS)
-    names = sorted(set(index.get("weight_map", {}).values())) or [WEIGHTS]
+    sharded = (folder / SHARDS).is_file()
+    names = sharded_names(folder / SHARDS) if sharded else [WEIGHTS]
     for name in names:
         if not (folder / name).is_file():
             pickled = sorted(path.name for path in folder.glob("*.bin"))
             hint = f"; {pickled[0]} is a pickle, which is not pushed" if pickled else ""
             raise FileNotFoundError(f"{folder} holds no weights: it has no {name}{hint}")
         try:
-            with safe_open(folder / name, framework="pt"):
+            with safe_open(own_file(folder / name, folder), framework="pt"):
                 pass
         except SafetensorError as error:
             raise ValueError(f"{folder / name} is not a whole safetensors file: {error}") from error
-    return {name: folder / name for name in ([SHARDS] if index else []) + names}
-
-
-def _index(folder: Path) -> Files:
-    files: Files = {f"{INDEX_FOLDER}/{p.relative_to(folder).as_posix()}": p for p in folder.rglob("*") if p.is_file()}
-    if not files:
-        raise FileNotFoundError(f"There is no index in {folder}")
-    return files
+    return {name: folder / name for name in ([SHARDS] if sharded else []) + names}
 
 
 def _same_weights(folder: Path, source: Path) -> bool:
@@ -185,22 +198,24 @@ def _same_weights(folder: Path, source: Path) -> bool:
 def _push(
     files: Files, repo_id: str, private: bool, token: str | None, revision: str | None, **commit: Any
 ) -> CommitInfo:
-    api = HfApi(token=token, library_name="idml_hf")
-    with _clear_errors(repo_id):
-        repo_id = api.create_repo(repo_id, private=private or None, exist_ok=True).repo_id
-        if private and not api.model_info(repo_id).private:
-            raise ValueError(f"{repo_id} exists already and is public: make it private first. Nothing was sent")
-        if revision is not None:
-            api.create_branch(repo_id, branch=revision, exist_ok=True)
-        remote = api.list_repo_files(repo_id, revision=revision)
-        if CARD_FILE in remote and is_generated(_text(files[CARD_FILE])):
-            there = api.hf_hub_download(repo_id, CARD_FILE, revision=revision)
-            if not is_generated(Path(there).read_text(encoding="utf-8")):
-                logger.warning(f"The model card of {repo_id} has been edited on the Hub, so it is kept")
-                files = {path: content for path, content in files.items() if path != CARD_FILE}
-        operations: list[Any] = [CommitOperationAdd(path, content) for path, content in files.items()]
-        operations += [CommitOperationDelete(path) for path in remote if path not in files and _is_stale(path, files)]
-        return api.create_commit(repo_id, operations, revision=revision, **commit)
+    generated = is_generated(_text(files[CARD_FILE]))
+
+    def keeps_card(there: str) -> bool:
+        kept = generated and not is_generated(there)
+        if kept:
+            logger.warning(f"The model card of {repo_id} has been edited on the Hub, so it is kept")
+        return kept
+
+    return commit_files(
+        files,
+        repo_id,
+        private=private,
+        token=token,
+        revision=revision,
+        is_stale=lambda path: _is_stale(path, files),
+        keeps_card=keeps_card,
+        **commit,
+    )
 
 
 def _is_stale(path: str, files: Files) -> bool:
@@ -214,34 +229,4 @@ def _text(content: Path | bytes) -> str:
     return content.decode() if isinstance(content, bytes) else content.read_text(encoding="utf-8")
 
 
-@contextmanager
-def _clear_errors(repo_id: str) -> Iterator[None]:
-    """Turn what the Hub's client raises into one line that says what to do."""
-    try:
-        yield
-    except HFValidationError as error:
-        raise ValueError(f"{repo_id!r} cannot be the name of a repository: {error}") from error
-    except OfflineModeIsEnabled as error:
-        raise ConnectionError("Offline mode is on (HF_HUB_OFFLINE=1), so nothing can be pushed") from error
-    except (HTTPError, RuntimeError) as error:
-        # the client reports a large file that did not arrive as a RuntimeError caused by what happened
-        reason = error.__cause__ if isinstance(error, RuntimeError) else error
-        if isinstance(reason, HfHubHTTPError):
-            _raise_refusal(reason, repo_id)
-        if not isinstance(reason, HTTPError):
-            raise
-        raise ConnectionError(
-            f"The Hub could not be reached: {reason}. What has arrived is kept: try again"
-        ) from error
-
-
-def _raise_refusal(error: HfHubHTTPError, repo_id: str) -> NoReturn:
-    said = error.server_message or str(error).splitlines()[0]
-    if error.response.status_code == 401:
-        raise PermissionError(f"The Hub does not accept the token ({said}). {_LOGIN}") from error
-    if error.response.status_code == 403:
-        raise PermissionError(f"The token may not write to {repo_id}: {said}") from error
-    raise ConnectionError(f"The Hub refused the push to {repo_id}: {said}. What has arrived is kept") from error
-
-
-__all__ = ["collect_files", "push_folder", "push_model"]
+__all__ = ["collect_files", "model_files", "push_folder", "push_model"]

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .card import CARD_FILE, is_generated, render_card
-from .record import RunRecord
+from idml_hf.files import write_text
+
+from .card import is_generated, render_card
+from .record import CARD_FILE, RunRecord
 
 _ARGUMENTS = (
     "num_train_epochs",
@@ -62,8 +64,7 @@ def write_trainer_card(
     name = model_name or Path(args.output_dir).resolve().name
     location = getattr(trainer, "hub_model_id", None) or args.hub_model_id or str(args.output_dir)
     text = render_card(record, location, name, tags=[tags] if isinstance(tags, str) else tags)
-    card.parent.mkdir(parents=True, exist_ok=True)
-    card.write_text(text, encoding="utf-8")
+    write_text(card, text)
     return card
 
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitInfo, HfApi, snapshot_download
+from huggingface_hub import CommitInfo, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
-from idml_hf.hub.push import _clear_errors
+from idml_hf.hub.commit import commit_files
+from idml_hf.hub.published import Files, published
+from idml_hf.hub.published_index import published_index
+from idml_hf.hub.push import model_files
+from idml_hf.hub.record import CARD_FILE
 from idml_hf.index_files import MANIFEST
 
-INDEX_FOLDER = "index"
+INDEX_FOLDER, MODEL_FOLDER = "index", "model"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 _INDEX_CARD = """---
@@ -48,6 +53,7 @@ Search {number} images with an image. It says when it is not sure.
 """
 
 _SPACE_FILES = {
+    "README.md": _SPACE_CARD,
     "app.py": 'from idml_hf.app import launch_app\n\nlaunch_app("index", host="0.0.0.0", title={name!r})\n',
     "requirements.txt": "idml-hf[app,cpu]\n",
 }
@@ -75,14 +81,13 @@ def push_index(
     Raises:
         PermissionError: if the Hub does not accept the token, or the token may not write there.
         ConnectionError: if the Hub cannot be reached, or offline mode is on.
+        ValueError: if something in the index is private and cannot be taken out.
     """
-
-    def write(folder: Path, repo_id: str) -> None:
-        save(folder)
-        card = _INDEX_CARD.format(name=_name(repo_id), number=number, model=model, repo_id=repo_id)
-        (folder / "README.md").write_text(card, encoding="utf-8")
-
-    return _push(write, repo_id, "dataset", private, token, "Upload index", delete=["data-*"])
+    card = _INDEX_CARD.format(name=_name(repo_id), number=number, model=model, repo_id=repo_id)
+    with _whole_index(save) as files:
+        files |= published({CARD_FILE: card.encode()}, Path())
+        is_stale = re.compile(r"data-[0-9a-f]{12}/.*").fullmatch
+        return _push(files, repo_id, "dataset", private, token, is_stale, "Upload index")
 
 
 def push_space(
@@ -92,43 +97,41 @@ def push_space(
 
     Arguments and errors are those of `push_index`.
     """
+    texts: Files = {
+        path: content.format(name=_name(repo_id), number=number).encode() for path, content in _SPACE_FILES.items()
+    }
+    with _whole_index(save) as found:
+        files = {f"{INDEX_FOLDER}/{path}": content for path, content in found.items()} | published(texts, Path())
+        is_stale = re.compile(rf"{INDEX_FOLDER}/data-[0-9a-f]{{12}}/.*").fullmatch
+        return _push(files, repo_id, "space", private, token, is_stale, "Upload app")
 
-    def write(folder: Path, repo_id: str) -> None:
-        save(folder / INDEX_FOLDER)
-        for path, content in {"README.md": _SPACE_CARD, **_SPACE_FILES}.items():
-            (folder / path).write_text(content.format(name=_name(repo_id), number=number), encoding="utf-8")
 
-    return _push(write, repo_id, "space", private, token, "Upload app", delete=[f"{INDEX_FOLDER}/data-*"])
+@contextmanager
+def _whole_index(save: Callable[[Path], None]) -> Iterator[Files]:
+    """The files of an index and of the model that goes with it, fit to be published."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        save(folder)
+        files = published_index(folder)
+        if (folder / MODEL_FOLDER).is_dir():
+            model = model_files(folder / MODEL_FOLDER)
+            files |= published({f"{MODEL_FOLDER}/{path}": content for path, content in model.items()}, folder)
+        yield files
 
 
 def _push(
-    write: Callable[[Path, str], None],
-    repo_id: str,
-    kind: str,
-    private: bool,
-    token: str | None,
-    message: str,
-    delete: list[str],
+    files: Files, repo_id: str, kind: str, private: bool, token: str | None, is_stale: Any, message: str
 ) -> CommitInfo:
-    api = HfApi(token=token, library_name="idml_hf")
-    with _clear_errors(repo_id), tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        sdk = "gradio" if kind == "space" else None
-        created = api.create_repo(repo_id, repo_type=kind, private=private or None, exist_ok=True, space_sdk=sdk)
-        repo_id = created.repo_id
-        if private and not api.repo_info(repo_id, repo_type=kind).private:
-            raise ValueError(f"{repo_id} exists already and is public: make it private first. Nothing was sent")
-        write(folder, repo_id)
-        if api.file_exists(repo_id, "README.md", repo_type=kind):
-            (folder / "README.md").unlink()  # somebody may have made it their own
-        return api.upload_folder(
-            repo_id=repo_id,
-            repo_type=kind,
-            folder_path=folder,
-            ignore_patterns=["*.lock"],
-            delete_patterns=delete,
-            commit_message=message,
-        )
+    return commit_files(
+        files,
+        repo_id,
+        kind=kind,
+        private=private,
+        token=token,
+        is_stale=lambda path: is_stale(path) is not None,
+        keeps_card=lambda text: True,  # somebody may have made it their own
+        commit_message=message,
+    )
 
 
 def _name(repo_id: str) -> str:

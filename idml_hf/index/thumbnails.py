@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ import PIL.Image
 
 from idml_hf.data import ImageSet
 from idml_hf.data.decoding import decode_pil, open_image, to_rgb
+from idml_hf.picture_metadata import encode_picture
 
 THUMBNAIL_SIZE = 96
 
@@ -91,12 +91,7 @@ def _thumbnail(images: ImageSet | Sequence[Any], index: int, size: int) -> bytes
     else:
         image = to_rgb(images[index])
     image.thumbnail((size, size))
-    buffer = io.BytesIO()
-    if lossless:
-        image.save(buffer, "WEBP", lossless=True)
-    else:
-        image.save(buffer, "JPEG", quality=88)
-    return buffer.getvalue()
+    return encode_picture(image, "WEBP" if lossless else "JPEG")
 
 
 __all__ = ["THUMBNAIL_SIZE", "Thumbnails"]

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
-from idml_hf.hub import validate_card, write_model_card
+from idml_hf.hub import RunRecord, render_card, validate_card, write_model_card
 from idml_hf.hub.card import GENERATED
 from idml_hf.hub.record import without_folders
 
@@ -126,18 +131,65 @@ def test_the_card_says_whether_the_uncertainty_is_worth_using(run_folder, own, f
 
 
 def test_text_from_elsewhere_is_shown_and_does_nothing(run_folder):
-    nasty = "<script>alert(1)</script> | **x** `y` _z_\n# heading"
+    nasty = "<script>alert(1)<script> | **x** `y` _z_\n# heading"
     change(run_folder / "run.json", run={"dataset": nasty, "loss": "a|b", "weights": "`w`"})
     change(run_folder / "config.json", backbone="x`|<b>")
     text = read_card(run_folder, 'org/"name')
     data = validate_card(text)
     html = MarkdownIt("commonmark", {"html": True}).enable("table").render(text.split("\n---\n", 1)[1])
     assert "<script>" not in html and "<b>" not in html and html.count("<h1>") == 1
-    assert "&lt;script&gt;alert(1)&lt;/script&gt; | **x** `y` _z_ # heading</code>" in html
+    assert "&lt;script&gt;alert(1)&lt;script&gt; | **x** `y` _z_ # heading</code>" in html
     assert data.eval_results[0].dataset_name == nasty
     compile(python_blocks(text)[0], "card", "exec")
     rows = [line for line in text.splitlines() if "a\\|b" in line]
     assert rows == ["| `loss` | `a\\|b` |"]
+
+
+NASTY = (
+    "<b>x</b>",
+    "<script>1</script>",
+    "\\<b>",
+    "`<i>`",
+    "|<b>|",
+    "</details>",
+    "&#60;b>",
+    "\n<p>",
+    "[x](y)<a>",
+)
+
+
+@given(
+    text=st.sampled_from(NASTY) | st.text(alphabet="<>b&\"'|*_`[](){}#!\n\\ -=:x1", min_size=1, max_size=30),
+    key=st.sampled_from(["split", "protocol", "corruption_spearman_{}", "robustness_images"]),
+)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(text="<b>", key="split")
+@example(text="<b>", key="protocol")
+@example(text="<b>", key="corruption_spearman_{}")
+@example(text="<b>", key="robustness_images")
+def test_no_text_of_a_folder_becomes_html(finished_run, text, key):
+    """Whatever stands in `metrics.json`, the card shows it as text or refuses it."""
+    record = RunRecord.read(finished_run)
+    entry = {key.format(text): 0.5, "crop_test": 0.5} if "{}" in key else {key: text}
+    record = replace(record, metrics=record.metrics | entry)
+    body = render_card(record, "org/name", "name").split(GENERATED)[1]
+    tokens = list(all_tokens(MarkdownIt("commonmark", {"html": True}).enable("table").parse(body)))
+    assert not [token.content for token in tokens if token.type == "html_inline"]
+    blocks = [token.content.strip() for token in tokens if token.type == "html_block"]
+    assert sorted(block.split()[0] for block in blocks) == ["</details>", "<details><summary>Sources"]
+
+
+def all_tokens(tokens: list[Token]) -> Iterator[Token]:
+    for token in tokens:
+        yield token
+        yield from all_tokens(token.children or [])
+
+
+@pytest.mark.parametrize(("key", "value"), [("recall_at_1", "<b>1</b>"), ("mrr", [1]), ("split", 3), ("seconds", {})])
+def test_a_metric_that_is_no_number_is_refused(run_folder, key, value):
+    change(run_folder / "metrics.json", **{key: value})
+    with pytest.raises(ValueError, match=rf"metrics\.json is damaged: {key} is .* which is no (number|text)"):
+        write_model_card(run_folder)
 
 
 def test_a_card_of_ones_own_is_left_alone(run_folder):

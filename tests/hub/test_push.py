@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import io
 import json
 import shutil
 import time
@@ -23,6 +24,20 @@ from idml_hf.hub.card import GENERATED
 MODEL = {"config.json", "model.safetensors", "preprocessor_config.json", "README.md"}
 ENCODER = {"modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"}
 RECORDS = {"metrics.json", "run.json", "risk_coverage.png", "training_curve.png"}
+
+
+def index_files(folder):
+    """What belongs to the index of a run: not its lock."""
+    files = {path.relative_to(folder).as_posix() for path in (folder / "index").rglob("*") if path.is_file()}
+    return files - {"index/.lock"}
+
+
+def picture(color):
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), color).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 PACKAGE = Path(idml_hf.__file__).parent
 
 
@@ -69,8 +84,7 @@ def test_the_card_names_the_repository(run_folder, hub):
 def test_code_and_index_go_up_if_asked(run_folder, hub):
     push_folder(run_folder, "tester/model", with_code=True, with_index=True)
     files = pushed(hub)
-    index = {path.relative_to(run_folder).as_posix() for path in (run_folder / "index").rglob("*") if path.is_file()}
-    assert set(files) == MODEL | ENCODER | RECORDS | CODE | index
+    assert set(files) == MODEL | ENCODER | RECORDS | CODE | index_files(run_folder)
     assert "errors.py" in CODE
     assert json.loads(files["config.json"])["auto_map"]["AutoModel"] == "modeling_idml.IDMLModel"
     assert "auto_map" not in (run_folder / "config.json").read_text()
@@ -149,7 +163,7 @@ def test_an_upload_that_breaks_off_leaves_the_old_model_and_goes_on_later(run_fo
     model = IDMLModel.from_pretrained(run_folder)
     torch.nn.init.ones_(model.semantic_head.bias)
     model.save_pretrained(run_folder)
-    (run_folder / "risk_coverage.png").write_bytes(b"a new picture")
+    (run_folder / "risk_coverage.png").write_bytes(picture("red"))
     weights = (run_folder / "model.safetensors").read_bytes()
     sent: list[str] = []
 
@@ -160,7 +174,7 @@ def test_an_upload_that_breaks_off_leaves_the_old_model_and_goes_on_later(run_fo
     def break_off(method, path):
         note(method, path)
         if path == f"/lfs/{hashlib.sha256(weights).hexdigest()}":
-            while b"a new picture" not in hub.large.values():
+            while picture("red") not in hub.large.values():
                 time.sleep(0.01)
             raise Refusal(400, "The line is dead")
 
@@ -172,7 +186,7 @@ def test_an_upload_that_breaks_off_leaves_the_old_model_and_goes_on_later(run_fo
     hub.before = note
     push_folder(run_folder, "tester/model")
     new = hub.files("tester/model")
-    assert new["model.safetensors"] == weights and new["risk_coverage.png"] == b"a new picture"
+    assert new["model.safetensors"] == weights and new["risk_coverage.png"] == picture("red")
     assert len(sent) == 3, "what has arrived is not sent again"
 
 
@@ -182,9 +196,9 @@ def test_a_card_that_somebody_edited_is_kept(run_folder, hub):
     edited = hub.files("tester/model")["README.md"].decode().replace(GENERATED, "") + "\nEdited on the Hub.\n"
     repository.add(hub.files("tester/model") | {"README.md": edited.encode()})
 
-    (run_folder / "training_curve.png").write_bytes(b"another")
+    (run_folder / "training_curve.png").write_bytes(picture("blue"))
     push_folder(run_folder, "tester/model")
-    assert pushed(hub)["README.md"].decode() == edited and pushed(hub)["training_curve.png"] == b"another"
+    assert pushed(hub)["README.md"].decode() == edited and pushed(hub)["training_curve.png"] == picture("blue")
     IDMLModel.from_pretrained(run_folder).push_to_hub("tester/model")
     assert pushed(hub)["README.md"].decode() == edited
 
@@ -229,7 +243,7 @@ def test_nothing_stale_is_left_to_be_read_as_new(run_folder, hub):
     push_folder(run_folder, "tester/model", with_index=True)
     files = pushed(hub)
     assert "model.safetensors.index.json" in files and "model.safetensors" not in files
-    second = {path.relative_to(run_folder).as_posix() for path in (run_folder / "index").rglob("*") if path.is_file()}
+    second = index_files(run_folder)
     assert {path for path in files if path.startswith("index/")} == second != first
     assert torch.equal(IDMLModel.from_pretrained("tester/model").semantic_head.bias, torch.ones(16))
     push_folder(run_folder, "tester/model")

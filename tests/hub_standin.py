@@ -76,6 +76,7 @@ class Hub:
         large: content of large files by sha256.
         log: `METHOD path` of each request.
         before: called with method and path before a request is answered; may raise a `Refusal`, or wait.
+        messages: title and description of each commit.
         cut: bytes after which the next download of a large file breaks off; None never breaks.
     """
 
@@ -84,6 +85,7 @@ class Hub:
         self.repositories: dict[tuple[str, str], Repository] = {}
         self.large: dict[str, bytes] = {}
         self.log: list[str] = []
+        self.messages: list[str] = []
         self.before: Callable[[str, str], None] = lambda method, path: None
         self.cut: int | None = None
         self.lock = threading.RLock()
@@ -308,7 +310,9 @@ class _Handler(BaseHTTPRequestHandler):
             for line in body.splitlines():
                 operation = json.loads(line)
                 value = operation["value"]
-                if operation["key"] == "file":
+                if operation["key"] == "header":
+                    self.hub.messages.append(f"{value.get('summary')} {value.get('description')}")
+                elif operation["key"] == "file":
                     tree[value["path"]] = base64.b64decode(value["content"])
                 elif operation["key"] == "lfsFile":
                     if value["oid"] not in self.hub.large:

@@ -47,6 +47,7 @@ def published_index(folder: Path) -> Files:
         arrays[path.name] = path if path.stat().st_size == _size(path) else _npy(array)
     arrays |= _thumbnails(stored)
     for name, table in stored.tables.items():
+        own_file(data / f"{name}.parquet", folder)
         arrays[f"{name}.parquet"] = _parquet(table)
     files = {name: file_entry(content) for name, content in sorted(arrays.items())}
     manifest = manifest_of(StoredIndex(_manifest(stored.manifest), {}, {}), stored.version, files)

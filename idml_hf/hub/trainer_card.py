@@ -9,6 +9,7 @@ from typing import Any
 from idml_hf.files import write_text
 
 from .card import is_generated, render_card
+from .private_data import without_private_data
 from .record import CARD_FILE, RunRecord
 
 _ARGUMENTS = (
@@ -53,6 +54,18 @@ def write_trainer_card(
     card = Path(args.output_dir) / CARD_FILE
     if card.is_file() and not is_generated(card.read_text(encoding="utf-8")):
         return card
+    name = model_name or Path(args.output_dir).resolve().name
+    location = getattr(trainer, "hub_model_id", None) or args.hub_model_id or str(args.output_dir)
+    text = render_card(
+        trainer_record(trainer, dataset), location, name, tags=[tags] if isinstance(tags, str) else tags
+    )
+    write_text(card, text)
+    return card
+
+
+def trainer_record(trainer: Any, dataset: str | Sequence[str] | None = None) -> RunRecord:
+    """What a trainer knows of its model: the settings that shape it, and the last evaluation."""
+    args = trainer.args
     config = trainer.accelerator.unwrap_model(trainer.model).config.to_dict()
     config["architectures"] = [type(trainer.accelerator.unwrap_model(trainer.model)).__name__]
     settings = {name: getattr(args, name, None) for name in _ARGUMENTS}
@@ -60,12 +73,9 @@ def write_trainer_card(
     settings["optim"] = str(getattr(args.optim, "value", args.optim))
     if dataset is not None:
         settings["dataset"] = dataset if isinstance(dataset, str) else ", ".join(dataset)
-    record = RunRecord(config, _last_evaluation(trainer.state.log_history), settings)
-    name = model_name or Path(args.output_dir).resolve().name
-    location = getattr(trainer, "hub_model_id", None) or args.hub_model_id or str(args.output_dir)
-    text = render_card(record, location, name, tags=[tags] if isinstance(tags, str) else tags)
-    write_text(card, text)
-    return card
+    return RunRecord(
+        without_private_data(config), _last_evaluation(trainer.state.log_history), without_private_data(settings)
+    )
 
 
 def _last_evaluation(log: list[dict[str, Any]]) -> dict[str, Any]:
@@ -76,4 +86,4 @@ def _last_evaluation(log: list[dict[str, Any]]) -> dict[str, Any]:
     return {}
 
 
-__all__ = ["write_trainer_card"]
+__all__ = ["trainer_record", "write_trainer_card"]

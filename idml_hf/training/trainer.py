@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
-from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
+from transformers.trainer_utils import EvalLoopOutput, HubStrategy, get_last_checkpoint
 
 from idml_hf.data import DeviceAugmentation, Normalizer
 from idml_hf.embedding import Embeddings
@@ -249,6 +249,56 @@ class IDMLTrainer(Trainer):
             from idml_hf.hub.trainer_card import write_trainer_card
 
             write_trainer_card(self, model_name=model_name, tags=tags or (), dataset=dataset)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        dataset: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Push model, image processor and card.
+
+        Nothing else of the output folder goes with them: neither checkpoints, which are for resuming here, nor the
+        arguments of the trainer, which may hold a token.
+        """
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        self.create_model_card(dataset=dataset, **kwargs)
+        return self._push_folder(self.args.output_dir, commit_message, token, revision, private, dataset)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Push the model of a checkpoint, where `hub_strategy` asks for more than the last one."""
+        if self.is_world_process_zero() and self.args.hub_strategy != HubStrategy.END:
+            self._push_folder(checkpoint_folder, f"Training in progress, step {self.state.global_step}")
+
+    def _push_folder(
+        self,
+        folder: str,
+        message: str | None,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        dataset: Any = None,
+    ) -> Any:
+        from idml_hf.hub.push import push_folder
+        from idml_hf.hub.trainer_card import trainer_record
+
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token, private=private)
+        return push_folder(
+            folder,
+            str(self.hub_model_id),
+            bool(private),
+            token=token or self.args.hub_token,
+            commit_message=message,
+            revision=revision or self.args.hub_revision,
+            record=trainer_record(self, dataset),
+        )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with the state of the uncertainty beside each training loss."""

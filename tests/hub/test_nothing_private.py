@@ -159,7 +159,8 @@ def test_model_and_index(run, hub, tmp_path):
         files
     )
     names = {Path(path).name for path in files if path.startswith("index/data-")}
-    assert names == {"items.parquet", "semantic.npy", "uncertainty.npy", "thumbnails.npy", "thumbnail_offsets.npy"}
+    assert names == set(json.loads(files["index/index.json"])["files"]) > {"items.parquet", "thumbnails.npy"}
+    assert len([path for path in files if path.startswith("index/")]) == len(names) + 1
     record = json.loads(files["run.json"])
     assert record["run"]["dataset"] == "photos" and record["run"]["weights"] == "trunk.safetensors"
     assert "hub_token" not in record["run"]["trainer"] and record["run"]["model"] == "model"

@@ -50,7 +50,7 @@ def make_data(folder: Path, items: int, dimensions: int, classes: int) -> None:
 
 def run_idml_hf(x: np.ndarray, labels: np.ndarray, device: str) -> dict[str, Any]:
     """`retrieval_metrics`, with the time between the calls of the search counted as metric arithmetic."""
-    from idml_hf.evaluation import retrieval as module
+    from idml_hf.evaluation import ranking as module
     from idml_hf.evaluation import retrieval_metrics
 
     spent = {"top_k": 0.0, "best_rank": 0.0, "score": 0.0}

@@ -13,8 +13,8 @@ import numpy as np
 from idml_hf.metric_names import key_for
 
 from .corruptions import PartlyDegradedImages
+from .ranking import rank
 from .result import Embed, EmbeddedImages
-from .retrieval import rank
 from .uncertainty import NEIGHBOURS, auroc, free_signals, is_constant, judge_signal
 
 _SUFFIX = "_ambiguous"

@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.special import log_softmax
+import torch
+from scipy.special import logsumexp
 
-from .uncertainty import as_scores, auroc, is_constant, risk_coverage
+from .arguments import as_array, as_count, as_labels, as_rows, as_scores
+from .uncertainty import auroc, is_constant, risk_coverage, tied
+
+_PART = 2**14  # images turned to float64 at a time
 
 
 def classification_metrics(
@@ -48,19 +52,15 @@ def classification_metrics(
         (0.75, 0.511, 0.35, 0.0625)
     """
     logits, labels = _check(logits, labels)
-    number = np.arange(len(labels))
-    log_probability = log_softmax(logits, axis=1)
-    own = logits[number, labels]
-    # ties go to the smaller index
-    better = (logits > own[:, None]) | ((logits == own[:, None]) & (np.arange(logits.shape[1]) < labels[:, None]))
-    place = better.sum(axis=1)
-    correct, confidence = place == 0, np.exp(log_probability.max(axis=1))
+    parts = [_read(logits[at : at + _PART], labels[at : at + _PART]) for at in range(0, len(logits), _PART)]
+    place, best, own = (np.concatenate(column) for column in zip(*parts, strict=True))
+    correct = place == 0
     metrics: dict[str, float | bool] = {"top1": float(correct.mean())}
     if logits.shape[1] > 5:
         metrics["top5"] = float((place < 5).mean())
-    metrics["nll"] = float(-log_probability[number, labels].mean())
-    metrics["ece"] = calibration_error(confidence, correct, num_bins)
-    metrics |= _selective(log_probability.max(axis=1), correct, "")
+    metrics["nll"] = float(-own.mean())
+    metrics["ece"] = calibration_error(np.exp(best), correct, num_bins)
+    metrics |= _selective(tied(best), correct, "")
     if uncertainty is not None:
         values = as_scores("uncertainty", uncertainty, len(labels))
         constant = is_constant(values)
@@ -81,9 +81,10 @@ def calibration_error(confidence: Any, correct: Any, num_bins: int = 15) -> floa
         >>> round(calibration_error([0.95, 0.95, 0.55, 0.55], [True, True, True, False], num_bins=10), 3)
         0.05
     """
-    confidence, correct = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=bool)
-    if num_bins < 1:
-        raise ValueError(f"num_bins must be at least 1, not {num_bins}")
+    correct = as_array("correct", correct).astype(bool)
+    confidence, num_bins = as_scores("confidence", confidence, len(correct)), as_count("num_bins", num_bins, least=1)
+    if not len(correct) or confidence.min() < 0 or confidence.max() > 1:
+        raise ValueError("confidence must be at least one number, each in [0, 1]")
     bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
     gaps = np.bincount(bins, weights=confidence - correct, minlength=num_bins)
     return float(np.abs(gaps).sum() / len(confidence))
@@ -97,18 +98,23 @@ def _selective(certainty: np.ndarray, correct: np.ndarray, suffix: str) -> dict[
     return {f"aurc{suffix}": area, f"e_aurc{suffix}": excess, f"auroc{suffix}": auc}
 
 
+def _read(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The place of each image's class, from 0, and the log-probabilities of the best class and of its own."""
+    logits = logits.astype(np.float64)
+    own = logits[np.arange(len(labels)), labels]
+    # ties go to the smaller index
+    better = (logits > own[:, None]) | ((logits == own[:, None]) & (np.arange(logits.shape[1]) < labels[:, None]))
+    total = logsumexp(logits, axis=1)
+    return better.sum(axis=1), np.minimum(logits.max(axis=1) - total, 0.0), own - total
+
+
 def _check(logits: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
-    logits, labels = (x.detach().cpu().numpy() if hasattr(x, "detach") else np.asarray(x) for x in (logits, labels))
-    logits = logits.astype(np.promote_types(logits.dtype, np.float32), copy=False)
-    if logits.ndim != 2 or labels.shape != (len(logits),) or not len(logits):
-        raise ValueError(f"logits must be (N, C) and labels (N,), N > 0; got shapes {logits.shape} and {labels.shape}")
-    if not np.isfinite(logits).all():
-        raise ValueError(
-            f"logits has NaN or infinite values, first for image {(~np.isfinite(logits)).any(1).argmax()}"
-        )
+    logits = as_rows("logits", logits).cpu()
+    logits = (logits if logits.dtype == torch.float64 else logits.float()).numpy()
+    labels = as_labels("labels", labels, len(logits))
     if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= logits.shape[1]:
         raise ValueError(f"labels must be integers in 0..{logits.shape[1] - 1}, the classes of the logits")
-    return logits, labels
+    return logits, labels.astype(np.int64)
 
 
 __all__ = ["calibration_error", "classification_metrics"]

@@ -11,9 +11,9 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 from sklearn.metrics.cluster import pair_confusion_matrix
 
-from idml_hf.search.scores import as_matrix
+from idml_hf.errors import one_of
 
-from .retrieval import encode
+from .arguments import as_codes, as_count, as_directions, as_labels, as_rows
 
 BACKENDS = ("faiss", "sklearn")
 
@@ -51,17 +51,14 @@ def clustering_metrics(
     """
     if backend is None:
         backend = "faiss" if importlib.util.find_spec("faiss") else "sklearn"
-    if backend not in BACKENDS:
-        raise ValueError(f"unknown backend {backend!r}: choose from {', '.join(BACKENDS)}")
-    matrix = as_matrix(embeddings, "embeddings", "cpu")
+    one_of("backend", backend, BACKENDS)
+    iterations, seed = as_count("iterations", iterations, least=1), as_count("seed", seed)
+    matrix = as_directions("embeddings", as_rows("embeddings", embeddings)).cpu()
     if len(matrix) < 2:
-        raise ValueError("clustering needs at least two items")
-    zero = (matrix == 0).all(1).nonzero()
-    if len(zero):
-        raise ValueError(f"embeddings have no direction in row {int(zero[0, 0])}: it is all zeros")
-    classes = encode("labels", labels, None, matrix, None)[0].numpy()
+        raise ValueError("embeddings must be at least two items, to be clustered")
+    classes = as_codes("labels", as_labels("labels", labels, len(matrix)), None)[0].numpy()
     number = int(classes.max()) + 1
-    normal = torch.nn.functional.normalize(matrix.float()).numpy()
+    normal = torch.nn.functional.normalize(matrix.double()).float().numpy()
     cluster = _faiss_clusters if backend == "faiss" else _sklearn_clusters
     clusters = cluster(normal, number, seed, iterations)
     return {

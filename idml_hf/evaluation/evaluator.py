@@ -8,13 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from idml_hf.errors import one_of
+from idml_hf.search.scores import METRICS
+
 from .ambiguity import ambiguity_metrics
+from .arguments import as_count, as_device, as_ks, as_positive
 from .ceiling import ceiling_metrics
 from .clustering import clustering_metrics
 from .foreign import absent_metrics, blank_images, judge_foreign, noise_images
 from .pairs import pair_metrics
+from .ranking import Ranking, rank
 from .result import Embed, EmbeddedImages, Evaluation
-from .retrieval import Ranking, rank
 from .robustness import robustness_metrics
 from .uncertainty import NEIGHBOURS, judge_uncertainty
 
@@ -64,15 +68,16 @@ class RetrievalEvaluator:
         seed: int = 0,
         device: Any = None,
     ) -> None:
-        self.ks = tuple(ks)
+        self.ks = tuple(as_ks("ks", ks))
         self.group_column = group_column
         self.clustering = clustering
-        self.metric, self.tau = metric, tau
-        self.robustness_images = robustness_images
-        self.ambiguous_images, self.foreign_images = ambiguous_images, foreign_images
-        self.pairs, self.ceiling_splits = pairs, ceiling_splits
-        self.seed = seed
-        self.device = device
+        self.metric, self.tau = one_of("metric", metric, METRICS), as_positive("tau", tau)
+        self.robustness_images = as_count("robustness_images", robustness_images)
+        self.ambiguous_images = as_count("ambiguous_images", ambiguous_images)
+        self.foreign_images = as_count("foreign_images", foreign_images)
+        self.pairs, self.ceiling_splits = as_count("pairs", pairs), as_count("ceiling_splits", ceiling_splits)
+        self.seed = as_count("seed", seed)
+        self.device = as_device(device)
 
     def __call__(self, embeddings: EmbeddedImages, labels: Any, groups: Any = None) -> dict[str, Any]:
         """The metrics of embedded images; arguments and result as for `evaluate_embeddings`."""
@@ -186,7 +191,7 @@ class RetrievalEvaluator:
             return {}
         own = evaluation.embeddings
         classes = np.unique(evaluation.labels, return_inverse=True)[1]
-        search = {"keep": NEIGHBOURS, "device": self.device}
+        search: dict[str, Any] = {"keep": NEIGHBOURS, "device": self.device}
         inside = rank(own.semantic, classes, **search), own.uncertainty, own.semantic_norm
         metrics: dict[str, float] = {}
         for name, images in foreign.items():

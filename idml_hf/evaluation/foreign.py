@@ -9,8 +9,9 @@ from PIL import Image
 
 from idml_hf.metric_names import key_for
 
-from .retrieval import Ranking, rank
-from .uncertainty import NEIGHBOURS, as_scores, auroc, free_signals, is_constant
+from .arguments import as_directions, as_labels, as_rows, as_scores
+from .ranking import Ranking, rank
+from .uncertainty import NEIGHBOURS, auroc, free_signals, is_constant
 
 
 def ood_metrics(
@@ -39,14 +40,25 @@ def ood_metrics(
         >>> metrics["ood_auroc"], round(metrics["ood_auroc_max_similarity"], 3)
         (1.0, 0.667)
     """
-    classes = np.unique(np.asarray(labels), return_inverse=True)[1].reshape(-1)
+    embeddings, ood_embeddings = as_rows("embeddings", embeddings), as_rows("ood_embeddings", ood_embeddings)
+    if embeddings.shape[1] != ood_embeddings.shape[1]:
+        sizes = embeddings.shape[1], ood_embeddings.shape[1]
+        raise ValueError(f"embeddings have {sizes[0]} dimensions, ood_embeddings {sizes[1]}")
+    if search.get("metric", "cosine") != "euclidean":
+        ood_embeddings = as_directions("ood_embeddings", ood_embeddings)
+    classes = np.unique(as_labels("labels", labels, len(embeddings)), return_inverse=True)[1].reshape(-1)
     inside = rank(embeddings, classes, keep=NEIGHBOURS, **search)
     nowhere = np.full(len(ood_embeddings), -1)
     outside = rank(ood_embeddings, nowhere, gallery=embeddings, gallery_labels=classes, keep=NEIGHBOURS, **search)
+    own, theirs = len(inside.relevant), len(outside.relevant)
     return judge_foreign(
         "ood_auroc",
-        (inside, as_scores("uncertainty", uncertainty, len(inside.relevant)), norms),
-        (outside, as_scores("ood_uncertainty", ood_uncertainty, len(outside.relevant)), ood_norms),
+        (inside, as_scores("uncertainty", uncertainty, own), norms),
+        (
+            outside,
+            as_scores("ood_uncertainty", ood_uncertainty, theirs),
+            None if ood_norms is None else as_scores("ood_norms", ood_norms, theirs),
+        ),
     )
 
 

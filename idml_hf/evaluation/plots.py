@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from idml_hf.metric_names import SIGNALS, metric
 
-from .retrieval import Ranking
+from .ranking import Ranking
 from .uncertainty import auroc, free_signals, is_constant, risk_coverage
 
 _SIZE = (5.0, 3.9)  # inches; small, so that text is legible where a phone shrinks the picture

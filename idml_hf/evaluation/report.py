@@ -18,7 +18,7 @@ from idml_hf.metric_names import SIGNALS, is_number, key_for, metric
 from idml_hf.metric_tables import Table, metric_tables, number
 
 from .plots import collection_map, risk_coverage_plot, uncertainty_histogram
-from .retrieval import Ranking
+from .ranking import Ranking
 
 _SHEET_IMAGES = 24
 _SHEET_QUERIES = 12

@@ -9,8 +9,8 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
+from .ranking import Ranking
 from .report import write_report
-from .retrieval import Ranking
 
 
 class EmbeddedImages(Protocol):

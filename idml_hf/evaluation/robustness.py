@@ -11,8 +11,8 @@ from torch.utils.data import ConcatDataset
 from idml_hf.metric_names import key_for
 
 from .corruptions import CORRUPTIONS, SEVERITIES, CorruptedImages, severity_spearman
+from .ranking import rank
 from .result import Embed, EmbeddedImages
-from .retrieval import rank
 from .uncertainty import NEIGHBOURS, free_signals, is_constant
 
 

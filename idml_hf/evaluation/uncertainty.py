@@ -22,7 +22,8 @@ from sklearn.metrics import roc_auc_score
 
 from idml_hf.metric_names import key_for
 
-from .retrieval import Ranking, rank
+from .arguments import as_array, as_scores
+from .ranking import Ranking, rank
 
 COVERAGES = (50, 80, 90, 95)
 NEIGHBOURS = 10
@@ -84,7 +85,7 @@ def judge_uncertainty(ranking: Ranking, uncertainty: Any, norms: Any = None, gro
     for name, certainty in certainties.items():
         metrics |= {key_for(key, name): value for key, value in judge_signal(certainty, correct).items()}
     if groups is not None:
-        own = np.asarray(groups)[counted]
+        own = as_array("groups", groups)[counted]
         within = [auroc(-values[own == group], correct[own == group]) for group in np.unique(own)]
         defined = [] if constant else [value for value in within if not np.isnan(value)]
         metrics[key_for("auroc", suffix="_within_groups")] = float(np.mean(defined)) if defined else float("nan")
@@ -96,11 +97,11 @@ def free_signals(ranking: Ranking, norms: Any = None) -> dict[str, np.ndarray]:
 
     The distance of the nearest images is the mean over as many as the ranking has kept.
     """
-    signals = {"max_similarity": ranking.scores[:, 0], "margin": ranking.margin}
+    signals = {"max_similarity": tied(ranking.scores[:, 0]), "margin": tied(ranking.margin)}
     found = ranking.neighbours >= 0
     if found.shape[1] > 1:
         near = np.where(found, ranking.scores, 0).sum(1) / np.maximum(1, found.sum(1))
-        signals["knn_distance"] = np.where(found[:, 0], near, -np.inf)
+        signals["knn_distance"] = tied(np.where(found[:, 0], near, -np.inf))
     if norms is not None:
         signals["norm"] = as_scores("norms", norms, len(ranking.relevant))
     return signals
@@ -147,9 +148,11 @@ def risk_coverage(certainty: Any, correct: Any) -> tuple[np.ndarray, np.ndarray]
         >>> coverage.tolist(), risk.round(3).tolist()
         ([0.25, 0.5, 0.75, 1.0], [0.0, 0.25, 0.333, 0.5])
     """
-    certainty, correct = np.asarray(certainty), np.asarray(correct, dtype=bool)
+    certainty, correct = as_array("certainty", certainty), as_array("correct", correct).astype(bool)
     if certainty.shape != correct.shape or certainty.ndim != 1 or not len(certainty):
         raise ValueError(f"certainty and correct must be vectors alike, got {certainty.shape} and {correct.shape}")
+    if np.isnan(certainty).any():
+        raise ValueError(f"certainty has NaN values, first at {int(np.isnan(certainty).argmax())}")
     _, tie, size = np.unique(certainty, return_inverse=True, return_counts=True)
     mean_error = np.bincount(tie, weights=~correct) / size
     count = np.arange(1, len(certainty) + 1)
@@ -165,7 +168,7 @@ def auroc(score: Any, positive: Any) -> float:
         >>> auroc([0.9, 0.8, 0.8, 0.1], [True, False, True, False])
         0.875
     """
-    score, positive = np.asarray(score), np.asarray(positive, dtype=bool)
+    score, positive = as_array("score", score), as_array("positive", positive).astype(bool)
     if score.shape != positive.shape or score.ndim != 1:
         raise ValueError(f"score and positive must be vectors alike, got {score.shape} and {positive.shape}")
     if positive.all() or not positive.any() or np.isnan(score).any():
@@ -179,15 +182,22 @@ def is_constant(values: np.ndarray, relative: float = 1e-5) -> bool:
     return bool(np.ptp(values) <= relative * np.abs(values).max())
 
 
-def as_scores(name: str, values: Any, length: int) -> np.ndarray:
-    """`values` as a finite float64 vector.
+def tied(values: np.ndarray, relative: float = 2.0**-38) -> np.ndarray:
+    """`values` with those made equal that differ by rounding alone: neighbours in order, nearer than `relative`.
 
-    Raises:
-        ValueError: naming it.
+    Two queries that are equally near may get scores whose last bits differ, and no order may be read into that.
+
+    Example:
+        >>> len(set(tied(np.array([0.5**0.5, 1 / 2**0.5, 0.1 + 0.2, 0.3, np.inf])).tolist()))
+        3
     """
-    array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=np.float64)
-    if array.shape != (length,):
-        raise ValueError(f"{name} must have one value for each of the {length} items, got shape {array.shape}")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} has NaN or infinite values, first at {int(np.argmin(np.isfinite(array)))}")
-    return array
+    values = np.asarray(values, dtype=np.float64)
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    finite = np.abs(ordered[np.isfinite(ordered)])
+    with np.errstate(invalid="ignore"):  # infinite values of one sign are equal
+        apart = np.diff(ordered) > relative * finite.max(initial=0)
+    first = np.concatenate([[0], np.flatnonzero(apart) + 1])[: len(ordered)]
+    result = np.empty_like(values)
+    result[order] = ordered[first[np.concatenate([[0], np.cumsum(apart)])[: len(ordered)]]]
+    return result

@@ -14,7 +14,7 @@ uncertainty for each item, also whether it foretells a wrong nearest neighbour.
 _INPUTS = """
 Args:
     embeddings: list of vectors, one an item.
-    labels: integer class of each item.
+    labels: class of each item, integers or strings; floats that are no whole numbers are refused.
     ks: the K of Recall@K; default (1, 2, 4, 8).
     groups: group of each item; items of the query's label and group are then ignored.
     uncertainty: one number an item, larger is less certain.
@@ -41,6 +41,12 @@ _CITATION = """
 """
 
 
+def _features(kind: str) -> datasets.Features:
+    # float64, since fewer digits would make equals of what is not
+    vectors = datasets.Sequence(datasets.Value("float64"))
+    return datasets.Features({"embeddings": vectors, "labels": datasets.Value(kind)})
+
+
 class IDMLRetrieval(evaluate.Metric):
     """Thin over `idml_hf.evaluation`."""
 
@@ -49,13 +55,46 @@ class IDMLRetrieval(evaluate.Metric):
             description=_DESCRIPTION,
             citation=_CITATION,
             inputs_description=_INPUTS,
-            features=datasets.Features(
-                {
-                    "embeddings": datasets.Sequence(datasets.Value("float32")),
-                    "labels": datasets.Value("int64"),
-                }
-            ),
+            features=[_features("int64"), _features("string")],
         )
+
+    def add_batch(self, *, predictions: Any = None, references: Any = None, **inputs: Any) -> None:
+        """Add embeddings and their labels, which Arrow would otherwise cast as it likes."""
+        if inputs.get("embeddings") is not None and inputs.get("labels") is not None:
+            inputs |= self._checked(inputs["embeddings"], inputs["labels"])
+        super().add_batch(predictions=predictions, references=references, **inputs)
+
+    def add(self, *, prediction: Any = None, reference: Any = None, **inputs: Any) -> None:
+        """Add one embedding and its label."""
+        if inputs.get("embeddings") is not None and inputs.get("labels") is not None:
+            batch = self._checked([inputs["embeddings"]], [inputs["labels"]])
+            inputs |= {name: column[0] for name, column in batch.items()}
+        super().add(prediction=prediction, reference=reference, **inputs)
+
+    def _checked(self, embeddings: Any, labels: Any) -> dict[str, Any]:
+        from idml_hf.evaluation.arguments import as_labels, as_rows
+
+        rows = as_rows("embeddings", embeddings).cpu().double().numpy()
+        names = as_labels("labels", labels, len(rows))
+        whole = names.dtype.kind == "f" and (names == names.round()).all() and (abs(names) < 2**53).all()
+        if names.dtype.kind in "iub" or whole:
+            if names.dtype.kind == "u" and names.max() >= 2**63:
+                raise ValueError(f"labels must be integers of at most 63 bits, got {names.max()}")
+            names = names.astype("int64")
+        elif names.dtype.kind == "O" and isinstance(names[0], str):
+            names = names.astype(str)
+        elif names.dtype.kind != "U":
+            raise ValueError(f"labels must be integers or strings, got {names.dtype}")
+        kind = "string" if names.dtype.kind == "U" else "int64"
+        if self.writer is not None and self.selected_feature_format["labels"].dtype != kind:
+            raise ValueError("labels of all batches must be of one type, integers or strings")
+        return {"embeddings": rows, "labels": names}
+
+    def _infer_feature_from_batch(self, batch: dict[str, Any]) -> datasets.Features:
+        return self._infer_feature_from_example({name: column[0] for name, column in batch.items()})
+
+    def _infer_feature_from_example(self, example: dict[str, Any]) -> datasets.Features:
+        return _features("string" if isinstance(example["labels"], str) else "int64")
 
     def _compute(
         self,

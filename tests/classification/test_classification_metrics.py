@@ -43,7 +43,7 @@ def test_calibration_error_is_its_definition(example):
             expected += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())
     assert classification_metrics(logits, labels)["ece"] == pytest.approx(expected)
     assert calibration_error([1.0, 0.0], [True, False]) == 0.0
-    with pytest.raises(ValueError, match="num_bins must be at least 1"):
+    with pytest.raises(ValueError, match="num_bins must be a whole number of at least 1"):
         calibration_error([0.5], [True], num_bins=0)
 
 
@@ -96,12 +96,12 @@ def test_logits_may_be_torch_tensors_and_large(example):
 @pytest.mark.parametrize(
     ("logits", "labels", "message"),
     [
-        (np.zeros((2, 3)), [0], "shapes"),
-        (np.zeros((0, 3)), [], "N > 0"),
+        (np.zeros((2, 3)), [0], "labels must have one value for each of the 2 items"),
+        (np.zeros((0, 3)), [], "logits must be a non-empty matrix"),
         (np.zeros((2, 3)), [0, 3], r"integers in 0\.\.2"),
         (np.zeros((2, 3)), [0, -1], r"integers in 0\.\.2"),
         (np.zeros((2, 3)), [0.0, 1.0], "integers"),
-        ([[0.0, 1.0], [np.nan, 0.0]], [0, 1], "first for image 1"),
+        ([[0.0, 1.0], [np.nan, 0.0]], [0, 1], "logits has NaN or infinite values, first in row 1"),
     ],
 )
 def test_what_is_refused(logits, labels, message):

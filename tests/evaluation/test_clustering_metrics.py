@@ -87,7 +87,7 @@ def test_pair_f1_equals_counting_pairs() -> None:
         ({"embeddings": np.diag([1, 0])}, "no direction in row 1"),
         ({"embeddings": np.eye(1), "labels": [0]}, "at least two items"),
         ({"labels": [0, 1, 2]}, "one value for each of the 2 items"),
-        ({"backend": "k-medoids"}, "unknown backend 'k-medoids'"),
+        ({"backend": "k-medoids"}, "Unknown backend 'k-medoids'"),
     ],
 )
 def test_bad_input_is_named(arguments: dict[str, Any], message: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import evaluate
 import numpy as np
 import pytest
+import torch
 
 from idml_hf.evaluation import retrieval_metrics, uncertainty_metrics
 
@@ -28,6 +29,54 @@ def test_equals_the_functions(metric: Any) -> None:
     expected = retrieval_metrics(x, y, groups=groups, metric="euclidean")
     expected |= uncertainty_metrics(x, x[:, 0], y, groups, metric="euclidean")
     assert result == expected
+
+
+X = np.random.default_rng(2).standard_normal((8, 3))
+Y = np.array([0, 0, 1, 1, 2, 2, 3, 3])
+LABELS = {
+    "unsigned": Y.astype(np.uint8),
+    "whole floats": Y.astype(np.float32),
+    "bfloat16": torch.from_numpy(Y).bfloat16(),
+    "list of tensors": [torch.tensor(y) for y in Y],
+    "strings": [f"class {y}" for y in Y],
+    "strings like numbers": [str(y) for y in Y],
+    "objects": np.array([f"class {y}" for y in Y], dtype=object),
+    "other byte order": Y.astype(Y.dtype.newbyteorder()),
+    "booleans": Y < 2,
+}
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_labels_of_every_type_come_through(metric: Any, kind: str) -> None:
+    assert metric.compute(embeddings=X, labels=LABELS[kind]) == retrieval_metrics(X, LABELS[kind])
+
+
+def test_labels_are_never_cast_to_other_labels(metric: Any) -> None:
+    """`0.2` and `0.7` would both become 0, `05` and `5` both 5."""
+    with pytest.raises(ValueError, match="labels must be integers or strings, got float64"):
+        metric.compute(embeddings=X[:4], labels=[0.2, 0.7, 0.2, 0.7])
+    with pytest.raises(ValueError, match="labels must be integers of at most 63 bits"):
+        metric.compute(embeddings=X[:2], labels=np.array([1, 2**63], np.uint64))
+    with pytest.raises(ValueError, match="labels has NaN"):
+        metric.compute(embeddings=X[:2], labels=[1.0, np.nan])
+    with pytest.raises(ValueError, match="embeddings has NaN"):
+        metric.compute(embeddings=np.full((2, 2), np.nan), labels=[1, 1])
+    padded = ["05", "5", "05", "5"]
+    assert metric.compute(embeddings=X[:4], labels=padded) == retrieval_metrics(X[:4], padded)
+
+
+def test_one_at_a_time_and_types_that_change(metric: Any) -> None:
+    for x, y in zip(torch.from_numpy(X).requires_grad_(), Y, strict=True):
+        metric.add(embeddings=x, labels=y)
+    assert metric.compute() == retrieval_metrics(X, Y)
+    metric.add_batch(embeddings=X[:4], labels=Y[:4])
+    with pytest.raises(ValueError, match="labels of all batches must be of one type"):
+        metric.add_batch(embeddings=X[4:], labels=[str(y) for y in Y[4:]])
+
+
+def test_no_digit_of_an_embedding_is_lost(metric: Any) -> None:
+    x = [[1, 1e-9], [1, 0], [1, 2e-9]]
+    assert metric.compute(embeddings=x, labels=[0, 1, 0]) == retrieval_metrics(x, [0, 1, 0])
 
 
 def test_batches_add_up(metric: Any) -> None:

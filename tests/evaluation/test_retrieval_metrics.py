@@ -203,7 +203,7 @@ X, Y = np.eye(4), np.array([0, 0, 1, 1])
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"embeddings": np.where(X == 1, np.nan, X)}, "queries has NaN or infinite values, first in row 0"),
+        ({"embeddings": np.where(X == 1, np.nan, X)}, "embeddings has NaN or infinite values, first in row 0"),
         ({"embeddings": np.diag([1, 1, np.inf, 1])}, "infinite values, first in row 2"),
         ({"embeddings": np.diag([1, 1, 0, 1])}, "no direction in row 2"),
         ({"embeddings": X[:1], "labels": Y[:1]}, "at least two"),
@@ -223,7 +223,10 @@ X, Y = np.eye(4), np.array([0, 0, 1, 1])
         ({"average": "macro"}, "Unknown average 'macro'"),
         ({"metric": "manhattan"}, "Unknown metric 'manhattan'"),
         ({"metric": "introspective"}, "needs the uncertainty embeddings"),
-        ({"metric": "introspective", "uncertainty": X[:2]}, "2 uncertainty embeddings for 4 queries"),
+        (
+            {"metric": "introspective", "uncertainty": X[:2]},
+            "uncertainty must have one row for each of the 4 items, got 2",
+        ),
         ({"gallery": X}, "needs gallery_labels"),
         ({"gallery_labels": Y}, "need a gallery"),
         ({"gallery": X, "gallery_labels": Y, "groups": Y}, "needed together"),

@@ -12,6 +12,7 @@ from idml_hf.errors import listing
 
 from .dataset_spec import check_counts
 from .image_set import UNLABELLED, ImageSet, concatenate
+from .randomness import generator
 from .sources import Source
 
 logger = logging.getLogger("idml_hf.data")
@@ -71,7 +72,7 @@ def hold_out_classes(train: ImageSet, fraction: float, seed: int) -> tuple[Image
     if train.num_classes < 2:
         raise ValueError(f"cannot hold out classes of the {train.num_classes} there are for training")
     count = min(max(1, round(fraction * train.num_classes)), train.num_classes - 1)
-    held_out = np.random.default_rng(seed).permutation(train.num_classes)[:count]
+    held_out = generator(seed).permutation(train.num_classes)[:count]
     mask = np.isin(train.labels, held_out)
     return train.select(~mask).renumbered(), train.select(mask).renumbered()
 
@@ -92,7 +93,7 @@ def hold_out_images(images: ImageSet, fraction: float, seed: int) -> tuple[Image
     """
     if not 0 < fraction < 1:
         raise ValueError(f"the share of images to hold out must lie in (0, 1); got {fraction}")
-    order = np.random.default_rng(seed).permutation(len(images))
+    order = generator(seed).permutation(len(images))
     order = order[np.argsort(images.labels[order], kind="stable")]
     counts = np.bincount(images.labels, minlength=images.num_classes)
     held = np.minimum(np.round(fraction * counts).astype(np.int64), np.maximum(counts - 1, 0))

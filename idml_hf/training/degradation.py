@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
+from idml_hf.data import generator
+
 TILES = 4
 # keeps the stream of draws apart from that of `mix_batch`, which takes the same integers
 _STREAM = 0xDE6
@@ -41,7 +43,7 @@ def degraded_views(
         >>> degraded_views(torch.rand(8, 3, 16, 16), share=0.25, seed=0, step=0).shape
         torch.Size([4, 3, 16, 16])
     """
-    rng = np.random.default_rng((seed, step, micro_step, _STREAM, process))
+    rng = generator(seed, step, micro_step, _STREAM, process)
     batch = len(pixel_values)
     number = max(1, round(batch * share))
     rows = rng.permutation(batch)[:number]

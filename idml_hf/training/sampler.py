@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
-from idml_hf.data import Draw
+from idml_hf.data import Draw, generator
 
 
 class RandomBatchSampler(Sampler[list[Draw]]):
@@ -42,7 +42,7 @@ class RandomBatchSampler(Sampler[list[Draw]]):
         return rng.permutation(self.num_images)
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        order = self._order(np.random.default_rng((self.seed, self.epoch)))
+        order = self._order(generator(self.seed, self.epoch))
         for start in range(0, len(self) * self.batch_size, self.batch_size):
             batch = order[start : start + self.batch_size].tolist()
             yield [Draw(self.epoch, start + i, index) for i, index in enumerate(batch)]

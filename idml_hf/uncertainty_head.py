@@ -11,13 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import initialization as init
 
+from .feature_statistics import READ_NORM
 from .similarity import at_least_float32
 
 # hidden layer of the "stages" head
 HIDDEN_FEATURES = 256
-# norm of the features that a linear head with a start reads: larger, Adam's first steps carry all units out of the
-# ReLU's range; smaller, ProxyNCA, which sees only differences between an image's distances, hardly moves them
-READ_NORM = 3.0
 # root mean square of an activation on normally distributed values of unit variance
 _RMS = {"relu": 0.5**0.5, "softplus": 0.96}
 
@@ -103,29 +101,6 @@ class UncertaintyHead(nn.Module):
         return x * (self.level / mean_norm)
 
 
-def normalised(pooled: Tensor) -> Tensor:
-    """Pooled features `(B, width)`, centred and scaled to a norm of 3: what a linear head with a start reads."""
-    return F.layer_norm(pooled, pooled.shape[1:]) * (READ_NORM * pooled.shape[1] ** -0.5)
-
-
-def with_statistics(pooled: Tensor, maps: list[Tensor]) -> Tensor:
-    """What a head with a hidden layer reads: pooled features, and how earlier feature maps are filled.
-
-    Args:
-        pooled: `(B, width)`.
-        maps: Feature maps, each `(B, channels, H, W)`.
-
-    Returns:
-        `(B, width + 3 * sum of channels)`: the pooled features, then for each map the mean, standard deviation and
-        maximum of its channels, each of these vectors normalised.
-    """
-    parts = [pooled]
-    for x in maps:
-        variance, mean = torch.var_mean(x, dim=(2, 3), correction=0)
-        parts += [mean, (variance + 1e-6).sqrt(), x.amax((2, 3))]
-    return torch.cat([F.layer_norm(part, part.shape[1:]) for part in parts], dim=1)
-
-
 def _mean_over_processes(local_sum: Tensor, local_count: int) -> Tensor:
     """Mean over the joined batch of all processes, with gradient."""
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
@@ -136,4 +111,4 @@ def _mean_over_processes(local_sum: Tensor, local_count: int) -> Tensor:
     return total[0] / total[1]
 
 
-__all__ = ["HIDDEN_FEATURES", "UncertaintyHead", "normalised", "with_statistics"]
+__all__ = ["HIDDEN_FEATURES", "UncertaintyHead"]

@@ -33,7 +33,7 @@ class TrainingRun:
     )
     weights: str | None = option(None, "Local file of trunk weights in timm's naming")
     pretrained: bool | None = option(None, "Pretrained trunk weights from the Hub; unset: if they can be had")
-    pool: str | None = option(None, "avg, max, avg_max or token")
+    pool: str | None = option(None, "avg, max, avg_max, token or statistics")
     image_size: int | None = option(None, "Side of the images in pixels")
     crop_pct: float | None = option(None, "Share of the resized image that the centre crop of evaluation keeps")
     crop_scale: float = option(0.16, "Smallest area of a random training crop, as a share of the image")

@@ -71,7 +71,7 @@ def method_of_form(form: str | None, task: str = "retrieval") -> str:
     return {"none": "plain", "ratio": ratio}.get(form, "released")
 
 
-def method_fields(method: str, task: str = "retrieval", loss: str = "proxy_anchor") -> dict[str, Any]:
+def method_fields(method: str, task: str = "retrieval", loss: str | None = None) -> dict[str, Any]:
     """The fields of [`IDMLConfig`] that a method sets.
 
     Args:
@@ -87,6 +87,7 @@ def method_fields(method: str, task: str = "retrieval", loss: str = "proxy_ancho
         {'form': 'none', 'reference_weight': 0.0}
     """
     one_of("task", task, TASKS)
+    loss = loss or IDMLConfig.loss
     fields = dict(_METHODS[task][one_of("method", method, METHODS)])
     if task == "retrieval" and method == "published":
         # Unit norm has a gradient between images, where u_i + u_j still has a length, and none against proxies.

@@ -214,7 +214,7 @@ class IDMLPreTrainedModel(PreTrainedModel):
     @classmethod
     def from_backbone(
         cls,
-        backbone: str = "resnet50",
+        backbone: str = IDMLConfig.backbone,
         pretrained: bool = True,
         weights: str | Path | None = None,
         method: str | None = None,

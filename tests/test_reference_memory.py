@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from idml_hf import IDMLConfig, IDMLForMetricLearning, IDMLModel
 from idml_hf.evaluation import retrieval_metrics
 from idml_hf.reference_memory import ReferenceMemory
-from idml_hf.training.recipe import RetrievalRun
-from idml_hf.training.run import build_model
+from idml_hf.training import Run
+from idml_hf.training.models import build_model
 
 
 def units(number, d=5, seed=0):
@@ -147,8 +147,8 @@ class TestModel:
 
         trained().idml.save_pretrained(tmp_path)
         IDMLImageProcessor.from_backbone("test_resnet", 32).save_pretrained(tmp_path)
-        run = RetrievalRun(output=str(tmp_path / "out"), model=str(tmp_path))
-        assert not build_model(run, 7)[0].idml.reference.embeddings.any()
+        run = Run(output=str(tmp_path / "out"), model=str(tmp_path))
+        assert not build_model(run, list("abcdefg"))[0].idml.reference.embeddings.any()
 
     def test_models_that_rank_nothing_remember_nothing(self):
         assert build(uncertainty_ranking=0.0).idml.reference is None

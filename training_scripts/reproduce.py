@@ -12,11 +12,11 @@ from typing import Annotated
 
 import typer
 
-from idml_hf.cli.main import run_app
+from idml_hf.cli.terminal import run_app
 from idml_hf.reproduce.command import reproduce
-from idml_hf.reproduce.tables import TABLES
+from idml_hf.reproduce.tables import METHODS, TABLES
+from idml_hf.training.recipes import PACKAGED
 
-RECIPES = Path(__file__).parent / "recipes"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -24,20 +24,23 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def main(
     table: Annotated[str, typer.Option(help=", ".join(TABLES))],
     root: Annotated[Path | None, typer.Option(help="Where the data set lies on disk")] = None,
+    method: Annotated[
+        str | None, typer.Option(help=f"{', '.join(METHODS)}: what is compared with the plain losses")
+    ] = None,
     weights: Annotated[Path | None, typer.Option(help="Local trunk weights in timm's naming")] = None,
     seeds: Annotated[int | None, typer.Option(help="Number of seeds; unset: the table's own", min=1)] = None,
     row: Annotated[list[str] | None, typer.Option(help="Only this row; can be given several times")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and about how long they take")] = False,
     report: Annotated[bool, typer.Option("--report", help="Print the table from the results at hand")] = False,
     jobs: Annotated[int, typer.Option(help="Runs at a time, each on a GPU of its own", min=1)] = 1,
-    results: Annotated[Path, typer.Option(help="Folder of the results, a file a run")] = Path("results"),
+    results: Annotated[Path, typer.Option(help="Folder of the results, a file a table")] = Path("results"),
     runs: Annotated[Path, typer.Option(help="Folder for models and checkpoints")] = Path("runs"),
     workers: Annotated[int | None, typer.Option(help="Processes that decode images, for each run", min=0)] = None,
 ) -> None:
     """Make the runs of a table that are missing, and print it beside the paper's numbers."""
     reproduce(
         table,
-        RECIPES,
+        PACKAGED,
         root=root,
         weights=weights,
         seeds=seeds,
@@ -48,6 +51,7 @@ def main(
         results=results,
         runs=runs,
         workers=workers,
+        method=method,
     )
 
 

@@ -19,8 +19,9 @@ from idml_hf.image_processing_idml import IDMLImageProcessor
 from idml_hf.image_sheet import retrieval_sheet
 from idml_hf.index import IDMLIndex
 from idml_hf.modeling_idml import IDMLModel
-from idml_hf.training.recipe import RetrievalRun
-from idml_hf.training.run import build_model, train_retrieval
+from idml_hf.training.models import build_model
+from idml_hf.training.run import train
+from idml_hf.training.settings import Run
 
 from .searching import result_table
 
@@ -73,14 +74,14 @@ def run_demo(output: Path, weights: Path | None = None) -> dict[str, Any]:
         "weights": None if weights is None else str(weights),
         "overwrite": True,
     } | COMMON
-    run = RetrievalRun(**(settings | FROM_PRETRAINED))
-    fresh = build_model(run, data.train.num_classes)
+    run = Run(**(settings | FROM_PRETRAINED))
+    fresh = build_model(run, data.train.class_names)
     if fresh[2] == "random":
-        run = RetrievalRun(**(settings | FROM_SCRATCH))
-        fresh = build_model(run, data.train.num_classes)
+        run = Run(**(settings | FROM_SCRATCH))
+        fresh = build_model(run, data.train.class_names)
     untrained = _recall(embed_dataset(fresh[0].idml, fresh[1], data.test, progress=False).semantic, data.test)
     pixels = _pixel_recall(data.test)
-    metrics = train_retrieval(run)
+    metrics = train(run)
 
     console.rule("2. Reload from disk, and index the unseen classes")
     model = IDMLModel.from_pretrained(output)

@@ -1,4 +1,4 @@
-"""Command-line options made from the fields of a dataclass."""
+"""Command-line options made from the fields of a settings dataclass."""
 
 from __future__ import annotations
 
@@ -6,18 +6,23 @@ import dataclasses
 import inspect
 import json
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import typer
 
+from idml_hf.training.declaration import declared
 
-def options_from(settings: type) -> Callable[[Callable], Callable]:
+
+def options_from(settings: type, panels: Mapping[str, type] | None = None) -> Callable[[Callable], Callable]:
     """Give a typer command one option for each field of a dataclass; unset ones arrive as None.
 
     A field's help and default are shown; a mapping is given as JSON. The command takes the options as `**options`.
+
+    Args:
+        settings: The dataclass.
+        panels: Title in `--help` -> the base class of `settings` whose options stand under it.
     """
-    types = typing.get_type_hints(settings)
 
     def decorate(command: Callable) -> Callable:
         hints = typing.get_type_hints(command, include_extras=True)
@@ -27,24 +32,30 @@ def options_from(settings: type) -> Callable[[Callable], Callable]:
             for p in signature.parameters.values()
             if p.kind is not inspect.Parameter.VAR_KEYWORD
         ]
-        for field in dataclasses.fields(settings):
-            kind, is_mapping = _kind(types[field.name])
-            flag = f"--{field.name.replace('_', '-')}"
-            default = None if is_mapping or kind is bool or field.default in ("", None) else str(field.default)
+        for name, (field, hint) in declared(settings).items():
+            kind, is_mapping = _kind(hint)
+            flag = f"--{name.replace('_', '-')}"
             option = typer.Option(
                 f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
                 help=field.metadata["help"] + (" (JSON)" if is_mapping else ""),
-                show_default=default or False,
+                show_default=_shown(field.default),
+                rich_help_panel=next((t for t, part in (panels or {}).items() if name in declared(part)), None),
             )
             annotation = typing.Annotated[kind | None, option]  # type: ignore[valid-type]
             parameters.append(
-                inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
             )
         command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
         return command
 
     return decorate
+
+
+def _shown(default: Any) -> str | bool:
+    """What `--help` says of a default; nothing of those that leave something open or out."""
+    unset = default in (None, "", False, dataclasses.MISSING)
+    return False if unset else str(default)
 
 
 def _kind(hint: Any) -> tuple[type, bool]:
@@ -60,7 +71,7 @@ def given(settings: type, options: dict[str, Any]) -> dict[str, Any]:
     Raises:
         typer.BadParameter: for a mapping that is not a JSON object.
     """
-    mappings = {f.name for f in dataclasses.fields(settings) if str(f.type).startswith("dict")}
+    mappings = {name for name, (_, hint) in declared(settings).items() if _kind(hint)[1]}
     out = {}
     for name, value in options.items():
         if value is None:
@@ -74,3 +85,6 @@ def given(settings: type, options: dict[str, Any]) -> dict[str, Any]:
                 raise typer.BadParameter(f"--{name.replace('_', '-')} must be a JSON object")
         out[name] = value
     return out
+
+
+__all__ = ["given", "options_from"]

@@ -13,7 +13,7 @@ import torch
 from torchvision.ops import roi_align
 
 from .randomness import uniform
-from .transforms import Normalizer
+from .transforms import FLIP, Normalizer
 
 ATTEMPTS = 10
 
@@ -40,7 +40,7 @@ class DeviceAugmentation(torch.nn.Module):
         *,
         scale: tuple[float, float] = (0.08, 1.0),
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
-        flip: float = 0.5,
+        flip: float = FLIP,
     ) -> None:
         super().__init__()
         self.image_size = image_size

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from .image_set import ImageSet
 from .randomness import derive_seed, uniform
 from .train_images import Draw
+from .transforms import FLIP, PADDING
 
 _ROWS = 4096
 # netpbm, as `ImageSet.from_arrays` keeps small images
@@ -40,7 +41,7 @@ class SmallImages(Dataset):
         He et al., "Deep Residual Learning for Image Recognition", 2016, section 4.2 (padding 4, for CIFAR).
     """
 
-    def __init__(self, images: ImageSet, padding: int = 4, flip: float = 0.5, seed: int = 0) -> None:
+    def __init__(self, images: ImageSet, padding: int = PADDING, flip: float = FLIP, seed: int = 0) -> None:
         self.pixels = read_pixels(images)
         self.labels = images.labels
         self.padding = padding

@@ -13,7 +13,7 @@ from idml_hf.image_processing_idml import SMALL_IMAGE, IDMLImageProcessor
 from .device_augmentation import DeviceAugmentation
 from .image_set import ImageSet
 from .randomness import derive_seed, seeded
-from .transforms import training_transform
+from .transforms import FLIP, training_transform
 
 
 class Draw(NamedTuple):
@@ -85,8 +85,8 @@ def cropped_images(
     images: ImageSet,
     processor: IDMLImageProcessor,
     *,
-    crop_scale: float = 0.08,
-    flip: float = 0.5,
+    crop_scale: float,
+    flip: float = FLIP,
     seed: int = 0,
     on_device: bool = False,
 ) -> tuple[TrainImages, DeviceAugmentation | None]:

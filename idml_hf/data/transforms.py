@@ -7,6 +7,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torchvision.transforms import InterpolationMode, v2
 
+# what images are augmented by unless told otherwise
+FLIP = 0.5
+PADDING = 4
+
 
 def training_transform(
     image_size: int,
@@ -15,7 +19,7 @@ def training_transform(
     *,
     scale: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
-    flip: float = 0.5,
+    flip: float = FLIP,
     interpolation: str = "bilinear",
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """Random crop of random area and shape, resized to a square, flipped at random.
@@ -42,8 +46,8 @@ def padded_crop_transform(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     *,
-    padding: int = 4,
-    flip: float = 0.5,
+    padding: int = PADDING,
+    flip: float = FLIP,
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """Pad with black, crop a square at random, flip at random: what is usual for CIFAR (He et al., 2016, section 4.2).
 

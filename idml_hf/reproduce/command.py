@@ -13,7 +13,7 @@ from idml_hf.errors import one_of
 from .execute import execute_all
 from .plan import PlannedRun, changed_settings, plan
 from .report import difference_grid, result_grid
-from .results import Result, read_result, write_csv
+from .results import Result, read_results, results_file, write_csv
 from .tables import TABLES, Table
 
 
@@ -31,6 +31,7 @@ def reproduce(
     results: Path = Path("results"),
     runs: Path = Path("runs"),
     workers: int | None = None,
+    method: str | None = None,
     console: Console | None = None,
 ) -> list[Result]:
     """Make the runs of a table that are missing, write `results/TABLE.csv`, and print the table.
@@ -45,50 +46,65 @@ def reproduce(
         dry_run: Only list the runs, and about how long they will take.
         report: Only print, and write the CSV file, from the results at hand.
         jobs: Runs at a time.
-        results: Folder of the results, one file a run: a run whose file is there is not made again.
+        results: Folder of the results, a file a table: a run whose line is there is not made again.
         runs: Folder for models and checkpoints.
         workers: Processes that decode images, for each run; None means the recipe's number.
+        method: Method of the rows that are compared with plain ones; None means the table's.
         console: Where to print.
 
     Returns:
         The results at hand at the end.
 
     Raises:
-        ValueError: for an unknown table or row, or a result that was made with other settings.
+        ValueError: for an unknown table, row or method, a table that needs `root`, or a result that was made
+            with other settings.
     """
     console = console or Console()
     chosen = TABLES[one_of("table", table, list(TABLES))]
-    given = {"root": root and str(root), "weights": weights and str(weights), "workers": workers}
+    if chosen.folder and root is None:
+        raise ValueError(f"table {table} needs --root, the folder of its pictures")
+    place = {"dataset" if chosen.folder else "root": root and str(root)}
+    given = {**place, "weights": weights and str(weights), "workers": workers}
     local = {key: value for key, value in given.items() if value is not None}
     numbers = range(chosen.seeds if seeds is None else seeds)
-    planned = plan(chosen, numbers, recipes, results, runs, rows, local)
-    changed = {run.result: text for run in planned if run.done and (text := changed_settings(run))}
+
+    def planned_now() -> list[PlannedRun]:
+        return plan(chosen, numbers, recipes, results, runs, rows, local, method)
+
+    planned = planned_now()
+    # a report need not be told which weights there were
+    ignored = ["weights"] if report and weights is None else []
+    changed = {run.name: text for run in planned if run.done and (text := changed_settings(run, ignored))}
     if dry_run:
         _print_plan(planned, console)
         return _at_hand(planned)
     if not report:
-        for path, text in changed.items():
-            raise ValueError(f"{path} was made with other settings ({text}): move it away, or give other --results")
-        execute_all(planned, jobs)
-    at_hand = _at_hand(planned)
+        for name, text in changed.items():
+            raise ValueError(
+                f"{results_file(results, table)}: {name} was made with other settings ({text}): "
+                "move the file away, or give other --results"
+            )
+        execute_all(planned, results, jobs)
+    at_hand = _at_hand(planned_now())
     if os.environ.get("RANK", "0") == "0":
-        for path, text in changed.items():
-            console.print(f"[yellow]{path} was made with other settings: {text}[/]")
-        _print_report(chosen, at_hand, results / f"{table}.csv", console)
+        for name, text in changed.items():
+            console.print(f"[yellow]{name} was made with other settings: {text}[/]")
+        _print_report(chosen, at_hand, results, console)
     return at_hand
 
 
 def _at_hand(planned: list[PlannedRun]) -> list[Result]:
-    return [read_result(run.result) for run in planned if run.done]
+    return [run.result for run in planned if run.result is not None]
 
 
-def _print_report(table: Table, results: list[Result], path: Path, console: Console) -> None:
-    if not results:
+def _print_report(table: Table, at_hand: list[Result], results: Path, console: Console) -> None:
+    if not at_hand:
         console.print(f"There are no results of table {table.name} yet")
         return
-    write_csv(path, results)
-    console.print(result_grid(table, results))
-    console.print(difference_grid(table, results))
+    path = results / f"{table.name}.csv"
+    write_csv(path, read_results(results, table.name))
+    console.print(result_grid(table, at_hand))
+    console.print(difference_grid(table, at_hand))
     console.print(f"A line for each run is in {path}")
 
 
@@ -107,7 +123,7 @@ def _print_plan(planned: list[PlannedRun], console: Console) -> None:
         hours = images / rate / 3600 if images and rate else 0.0
         total += 0.0 if run.done else hours
         state = "done" if run.done else f"about {_duration(hours)}" if hours else "duration unknown"
-        console.print(f"{run.row}, seed {run.run.seed}: {state}  [dim]{run.result}[/]")
+        console.print(f"{run.name}: {state}  [dim]{run.run.output}[/]")
     about = f", about {_duration(total)} {source}" if total else ""
     console.print(f"{len(missing)} of {len(planned)} runs to make{about}")
 

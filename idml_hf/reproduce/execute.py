@@ -13,54 +13,40 @@ from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any
 
+from idml_hf.files import read_json, write_json
+from idml_hf.training import run as training
 from idml_hf.training.checkpoints import last_complete_checkpoint
-from idml_hf.training.recipe import RetrievalRun, TrainingRun
 
-from .plan import PlannedRun, portable_settings
-from .results import Result, write_atomically, write_result
+from .plan import PlannedRun, planned_settings
+from .results import Result, append_result, read_results, results_file
 
 PACKAGES = ("idml-hf", "torch", "transformers", "timm", "numpy")
 
 
 def execute(planned: PlannedRun, progress: bool = True) -> Result:
-    """Make one run, or go on with it where it was interrupted, and write its result.
+    """Make one run, or go on with it where it was interrupted.
 
-    Under `accelerate launch` all processes make the run together and the first one writes.
+    Under `accelerate launch` all processes make the run together.
     """
     from accelerate import PartialState
 
     state = PartialState()
-    folder, settings = Path(planned.run.output), portable_settings(planned.run)
+    folder, settings = Path(planned.run.output), planned_settings(planned)
     interrupted = _same_run(folder, settings) and last_complete_checkpoint(folder / "checkpoints") is not None
     state.wait_for_everyone()
     if state.is_main_process:
-        write_atomically(folder / "planned.json", json.dumps(settings))
+        write_json(folder / "planned.json", settings)
     run = replace(planned.run, resume=interrupted, overwrite=not interrupted)
-    metrics = _train(run, progress)
-    result = Result(planned.table, planned.row, planned.run.seed, settings, metrics, environment())
-    if state.is_main_process:
-        write_result(planned.result, result)
-    return result
+    metrics = training.train(run, progress)
+    return Result(planned.table, planned.row, planned.run.seed, settings, metrics, environment())
 
 
 def _same_run(folder: Path, settings: dict[str, Any]) -> bool:
     """Whether what lies in the folder was started with these settings."""
     try:
-        return json.loads((folder / "planned.json").read_text(encoding="utf-8")) == json.loads(json.dumps(settings))
+        return read_json(folder / "planned.json") == json.loads(json.dumps(settings))
     except (OSError, ValueError):
         return False
-
-
-def _train(run: TrainingRun, progress: bool) -> dict[str, Any]:
-    if isinstance(run, RetrievalRun):
-        from idml_hf.training.run import train_retrieval
-
-        return train_retrieval(run, progress)
-    from idml_hf.training.classification_recipe import ClassificationRun
-    from idml_hf.training.classification_run import train_classification
-
-    assert isinstance(run, ClassificationRun)
-    return train_classification(run, progress)
 
 
 def environment() -> dict[str, Any]:
@@ -72,19 +58,25 @@ def environment() -> dict[str, Any]:
     return {**versions, "python": platform.python_version(), "device": device, "threads": torch.get_num_threads()}
 
 
-def execute_all(planned: list[PlannedRun], jobs: int = 1, progress: bool = True) -> None:
+def execute_all(planned: list[PlannedRun], results: Path, jobs: int = 1, progress: bool = True) -> None:
     """Make the runs whose results are missing, `jobs` at a time, each job on a GPU of its own where there are some.
 
     The first run that fails ends it: what is finished is kept, and the next call goes on from there.
+
+    Args:
+        planned: The runs of one table.
+        results: Folder of the results.
+        jobs: Runs at a time.
+        progress: Whether to show progress bars.
     """
     missing = [run for run in planned if not run.done]
     if jobs == 1:
         for i, run in enumerate(missing):
             # another call may have made it; the processes of one launch must not differ in what they make
-            if run.done and "RANK" not in os.environ:
+            if "RANK" not in os.environ and _is_there(run, results):
                 continue
-            _announce(f"{i + 1} of {len(missing)}: {run.row}, seed {run.run.seed}")
-            execute(run, progress)
+            _announce(f"{i + 1} of {len(missing)}: {run.name}")
+            _keep(execute(run, progress), results)
         return
     import torch
 
@@ -94,12 +86,20 @@ def execute_all(planned: list[PlannedRun], jobs: int = 1, progress: bool = True)
         futures = {pool.submit(execute, run, False): run for run in missing}
         try:
             for i, future in enumerate(as_completed(futures)):
-                future.result()
-                run = futures[future]
-                _announce(f"{i + 1} of {len(missing)} done: {run.row}, seed {run.run.seed}")
+                _keep(future.result(), results)
+                _announce(f"{i + 1} of {len(missing)} done: {futures[future].name}")
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _is_there(run: PlannedRun, results: Path) -> bool:
+    return any(result.key == run.key for result in read_results(results, run.table))
+
+
+def _keep(result: Result, results: Path) -> None:
+    if os.environ.get("RANK", "0") == "0":
+        append_result(results_file(results, result.table), result)
 
 
 def _set_up_worker(counter: Synchronized, jobs: int, gpus: int) -> None:

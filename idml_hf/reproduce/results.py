@@ -1,4 +1,4 @@
-"""One JSON file for each run, and a table of all in one CSV file."""
+"""The results of a table: a line of JSON for each run in one file, and the metrics of all in one CSV file."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import csv
 import io
 import json
 import os
-import re
-import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from idml_hf.configuration_idml import method_of_form
+from idml_hf.files import write_text
 
 
 @dataclass(frozen=True)
@@ -31,60 +33,91 @@ class Result:
     metrics: dict[str, Any]
     environment: dict[str, Any]
 
+    @property
+    def method(self) -> str:
+        """Name of the method; results of the first edition name the form of the metric alone."""
+        return self.settings.get("method") or method_of_form(self.settings.get("form"))
 
-def result_path(results: Path, table: str, row: str, seed: int) -> Path:
-    """Where the result of a run lies.
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """Row, method and seed: of two results with the same key the later one counts."""
+        return self.row, self.method, self.seed
+
+
+def results_file(results: Path, table: str) -> Path:
+    """Where the results of a table lie.
 
     Example:
-        >>> result_path(Path("results"), "cub", "IDML-PA", 0).as_posix()
-        'results/cub/idml-pa-seed0.json'
+        >>> results_file(Path("results"), "cub").as_posix()
+        'results/cub.jsonl'
     """
-    return results / table / f"{re.sub(r'[^a-z0-9]+', '-', row.lower()).strip('-')}-seed{seed}.json"
+    return results / f"{table}.jsonl"
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that it is there whole, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes files that only their owner may read
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+def read_results(results: Path, table: str) -> list[Result]:
+    """The results of a table, those in a folder of one file a run as well, as the first edition kept them.
 
-
-def write_result(path: Path, result: Result) -> None:
-    """Write a run's file."""
-    write_atomically(path, json.dumps(result.__dict__, indent=2, allow_nan=False) + "\n")
-
-
-def read_result(path: Path) -> Result:
-    """Read a run's file.
+    A last line that was not written to its end is left out: that run is made again.
 
     Raises:
-        ValueError: if it is not one.
+        ValueError: naming the file and the line that is not the result of a run.
     """
+    found = {}
+    for old in sorted((results / table).glob("*.json")):
+        result = _parse(old.read_text(encoding="utf-8"), str(old))
+        found[result.key] = result
+    path = results_file(results, table)
+    if path.is_file():
+        lines = path.read_text(encoding="utf-8").split("\n")
+        # what follows the last line break was cut off
+        for number, line in enumerate(lines[:-1], 1):
+            if line.strip():
+                result = _parse(line, f"{path}, line {number},")
+                found[result.key] = result
+    return list(found.values())
+
+
+def _parse(text: str, where: str) -> Result:
     try:
-        return Result(**json.loads(path.read_text(encoding="utf-8")))
+        return Result(**json.loads(text))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is not the result of a run: {error}") from error
+        raise ValueError(f"{where} is not the result of a run: {error}") from error
 
 
-def write_csv(path: Path, results: list[Result]) -> None:
-    """Write a line for each run: its row, its metrics, and the seed among them."""
-    columns = list(dict.fromkeys(key for result in results for key in ("row", "seed", *result.metrics)))
+def append_result(path: Path, result: Result) -> None:
+    """Add a run's line to the file of its table, in one step.
+
+    Raises:
+        ValueError: for NaN and infinity, which JSON does not have.
+        OSError: if it cannot be written.
+    """
+    line = json.dumps(asdict(result), allow_nan=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cut = path.is_file() and path.stat().st_size > 0 and _last_byte(path) != b"\n"
+    if cut:
+        # a line that another call did not finish must not swallow this one
+        write_text(path, path.read_text(encoding="utf-8").rpartition("\n")[0] + "\n")
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(line + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _last_byte(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1)
+
+
+def write_csv(path: Path, results: Iterable[Result]) -> None:
+    """Write a line for each run: its row, method and seed, and its metrics."""
+    rows = [{"row": r.row, "method": r.method, "seed": r.seed} | r.metrics for r in results]
+    columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    for result in results:
-        writer.writerow(result.metrics | {"row": result.row, "seed": result.seed})
-    write_atomically(path, text.getvalue())
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
-__all__ = ["Result", "read_result", "result_path", "write_atomically", "write_csv", "write_result"]
+__all__ = ["Result", "append_result", "read_results", "results_file", "write_csv"]

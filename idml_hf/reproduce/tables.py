@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from idml_hf.configuration_idml import METHODS as ALL_METHODS
+from idml_hf.configuration_idml import method_of_form
 from idml_hf.metric_names import metric
+
+PLAIN = "plain"
+METHODS = tuple(method for method in ALL_METHODS if method != PLAIN)
+"""The methods that a table compares with plain losses."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +48,15 @@ class Row:
         name: Its name in the paper's table.
         recipes: Files below the recipes' folder; the keys of later ones replace those of earlier ones.
         settings: Fields of the run that replace those of the recipes.
-        against: Name of the row it is compared with, seed by seed.
+        against: Name of the row it is compared with, seed by seed. A row without one is plain.
+        lacks: Methods that do not have this row.
     """
 
     name: str
     recipes: tuple[str, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
     against: str | None = None
+    lacks: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,9 @@ class Table:
         columns: The metrics.
         paper: Name of the data set in the paper's table, or None.
         seeds: Number of seeds unless told otherwise.
+        default_method: Method of the rows that are compared with plain ones, unless told otherwise; None means the
+            task's.
+        folder: Whether the data set is a folder, which `--root` names, instead of one known by name.
     """
 
     name: str
@@ -72,6 +83,13 @@ class Table:
     columns: tuple[Column, ...]
     paper: str | None = None
     seeds: int = 3
+    default_method: str | None = None
+    folder: bool = False
+
+    @property
+    def method(self) -> str:
+        """Method of the rows that are compared with plain ones, unless told otherwise."""
+        return self.default_method or method_of_form(None, self.task)
 
 
 # in the order of the paper's tables: the plain loss, its introspective form, and the loss's name here
@@ -98,16 +116,12 @@ CALIBRATION = tuple(map(Column.of, ("ece", "nll")))
 
 
 def retrieval_rows(
-    *recipes: str,
-    introspective: str = "ratio",
-    loss_kwargs: Mapping[str, Mapping[str, Any]] | None = None,
-    **settings: Any,
+    *recipes: str, loss_kwargs: Mapping[str, Mapping[str, Any]] | None = None, **settings: Any
 ) -> tuple[Row, ...]:
     """The seven losses, each plain and introspective, on top of `recipes`.
 
     Args:
         recipes: Files below the recipes' folder.
-        introspective: Form of the metric.
         loss_kwargs: Hyper-parameters of a loss, for both of its rows, in the place of the recipe's.
         settings: Further settings of all rows.
     """
@@ -116,15 +130,15 @@ def retrieval_rows(
         parts = (*recipes, f"losses/{loss}.yaml")
         own = (loss_kwargs or {}).get(loss)
         both = settings if own is None else settings | {"loss_kwargs": dict(own)}
-        rows.append(Row(plain, (*parts, "forms/none.yaml"), both))
-        rows.append(Row(ours, (*parts, f"forms/{introspective}.yaml"), both, against=plain))
+        # the authors' code has ProxyAnchor only
+        lacks = frozenset() if loss == "proxy_anchor" else frozenset({"released"})
+        rows.append(Row(plain, parts, both))
+        rows.append(Row(ours, parts, both, against=plain, lacks=lacks))
     return tuple(rows)
 
 
-def classification_rows(
-    *recipes: str, cutmix_probability: float, introspective: str = "forms/released_classification.yaml"
-) -> tuple[Row, ...]:
-    """Plain, Mixup and CutMix, each without and with the metric, on top of `recipes`."""
+def classification_rows(*recipes: str, cutmix_probability: float) -> tuple[Row, ...]:
+    """Without mixing, with Mixup and with CutMix, each plain and with the metric, on top of `recipes`."""
     mixes = (
         ("Baseline", "ISM-Baseline", {"mix": "none"}),
         ("Mixup", "IDML-Mixup", {"mix": "mixup", "mix_alpha": 1.0, "mix_probability": 1.0}),
@@ -132,8 +146,8 @@ def classification_rows(
     )
     rows = []
     for plain, ours, mix in mixes:
-        rows.append(Row(plain, (*recipes, "forms/none.yaml"), mix))
-        rows.append(Row(ours, (*recipes, introspective), mix, against=plain))
+        rows.append(Row(plain, recipes, mix))
+        rows.append(Row(ours, recipes, mix, against=plain))
     return tuple(rows)
 
 
@@ -141,7 +155,8 @@ def _retrieval_tables() -> list[Table]:
     tables = []
     for name, title in (("cub", "CUB-200-2011"), ("cars", "Cars196"), ("sop", "Stanford Online Products")):
         columns = SOP_COLUMNS if name == "sop" else RETRIEVAL_COLUMNS
-        tables.append(Table(name, title, "retrieval", retrieval_rows(f"paper/{name}.yaml"), columns, paper=title))
+        rows = retrieval_rows(f"paper/{name}.yaml")
+        tables.append(Table(name, title, "retrieval", rows, columns, paper=title, default_method="published"))
         for trunk in ("dinov2", "siglip"):
             rows = retrieval_rows(f"modern/{trunk}.yaml", dataset=name)
             tables.append(Table(f"{name}-{trunk}", f"{title}, {trunk}", "retrieval", rows, columns))
@@ -178,20 +193,27 @@ EMOJI = Table(
     (*RETRIEVAL_COLUMNS, *WITH_REFERENCE, R_AUROC),
 )
 
+ICONS = Table(
+    "icons",
+    "Icons, across makers",
+    "retrieval",
+    retrieval_rows("icons.yaml", loss_kwargs=EMOJI_LOSSES),
+    (*RETRIEVAL_COLUMNS, *WITH_REFERENCE, R_AUROC),
+    folder=True,
+)
+
 FASHION_MNIST = Table(
     "fashion-mnist",
     "Fashion-MNIST",
     "classification",
-    classification_rows(
-        "classification/fashion-mnist.yaml",
-        cutmix_probability=0.5,
-        introspective="classification/fashion-mnist-metric.yaml",
-    ),
+    classification_rows("classification/fashion-mnist.yaml", cutmix_probability=0.5),
     (TOP1, AURC, *CALIBRATION),
     seeds=5,
 )
 
-TABLES = {table.name: table for table in (*_retrieval_tables(), *_classification_tables(), EMOJI, FASHION_MNIST)}
+TABLES = {
+    table.name: table for table in (*_retrieval_tables(), *_classification_tables(), EMOJI, ICONS, FASHION_MNIST)
+}
 """All tables by name."""
 
 __all__ = ["TABLES", "Column", "Row", "Table", "classification_rows", "retrieval_rows"]

@@ -1,4 +1,4 @@
-"""Arguments of the IDML trainer."""
+"""Arguments of the trainers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from transformers import TrainingArguments
 
 from idml_hf.errors import one_of
+
+from .mixing import MIXES
 
 
 @dataclass
@@ -82,3 +84,40 @@ class IDMLTrainingArguments(TrainingArguments):
     def classes_per_batch(self) -> int:
         """P of P x K batches."""
         return self.per_device_train_batch_size // self.images_per_class
+
+
+@dataclass
+class ClassificationArguments(IDMLTrainingArguments):
+    """[`IDMLTrainingArguments`] and what classification adds.
+
+    Args:
+        mix: `"none"`, `"mixup"` or `"cutmix"`, of each batch with itself.
+        mix_alpha: lam ~ Beta(alpha, alpha).
+        mix_probability: Share of the batches that are mixed.
+        decay_all: Let weight decay act on biases and normalisation too, as plain SGD does.
+    """
+
+    mix: str = field(default="none", metadata={"help": "none, mixup or cutmix"})
+    mix_alpha: float = field(default=1.0, metadata={"help": "lam ~ Beta(alpha, alpha)"})
+    mix_probability: float = field(default=1.0, metadata={"help": "Share of the batches that are mixed"})
+    decay_all: bool = field(default=False, metadata={"help": "Weight decay on biases and normalisation too"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("mix", self.mix, MIXES)
+        if self.mixup:
+            raise ValueError('mixup is a term of retrieval losses; classification takes mix="mixup"')
+        if self.mix_alpha <= 0 or not 0 <= self.mix_probability <= 1:
+            raise ValueError(
+                f"mix_alpha must be positive and mix_probability in [0, 1], not {self.mix_alpha} and "
+                f"{self.mix_probability}"
+            )
+
+
+ARGUMENTS: dict[str, type[IDMLTrainingArguments]] = {
+    "retrieval": IDMLTrainingArguments,
+    "classification": ClassificationArguments,
+}
+"""The class of the arguments for each task."""
+
+__all__ = ["ARGUMENTS", "ClassificationArguments", "IDMLTrainingArguments"]

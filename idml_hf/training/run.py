@@ -2,35 +2,57 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import set_seed
+from transformers.utils import logging
 
-from idml_hf.configuration_idml import REFERENCE_WEIGHT
-from idml_hf.data import EvalImages, RetrievalData, cropped_images, load_retrieval_data
-from idml_hf.embedding import embed_dataset
-from idml_hf.evaluation.evaluator import Evaluation, RetrievalEvaluator
-from idml_hf.evaluation.plots import risk_coverage_plot
+from idml_hf.data import EvalImages
+from idml_hf.errors import one_of
+from idml_hf.files import write_json
+from idml_hf.hub.card import write_model_card
 from idml_hf.image_processing_idml import IDMLImageProcessor
-from idml_hf.modeling_idml import IDMLModel
-from idml_hf.modeling_metric_learning import IDMLForMetricLearning
+from idml_hf.modeling_idml import IDMLPreTrainedModel
 
-from .arguments import IDMLTrainingArguments
-from .recipe import RetrievalRun
-from .run_parts import CHECKPOINTS, build_on_trunk, prepare_output, save_run, training_arguments
-from .trainer import IDMLTrainer
+from .arguments import ARGUMENTS, IDMLTrainingArguments
+from .checkpoints import last_complete_checkpoint
+from .curve import plot_training
+from .declaration import declared, typed
+from .deterministic_trainer import DeterministicTrainer
+from .effective import effective_settings
+from .models import build_model
+from .settings import Run
+from .tasks import TASKS, TestResult
+
+logger = logging.get_logger(__name__)
+
+CHECKPOINTS = "checkpoints"
+# arguments of the trainer that are settings of a run under another name
+_TAKEN = {
+    "output_dir": "output",
+    "num_train_epochs": "epochs",
+    "per_device_train_batch_size": "batch_size",
+    "dataloader_num_workers": "workers",
+    "bf16": "precision",
+    "fp16": "precision",
+    "torch_compile": "compile",
+    "resume_from_checkpoint": "resume",
+}
 
 
-def train_retrieval(run: RetrievalRun, progress: bool = True) -> dict[str, Any]:
-    """Train a model as `run` says, evaluate it on the test classes, and write everything to `run.output`.
+def train(run: Run, progress: bool = True) -> dict[str, Any]:
+    """Train a model as `run` says, evaluate it on the test data, and write everything to `run.output`.
 
-    The folder then holds the model and its image processor (so `IDMLModel.from_pretrained(output)` loads it),
-    `metrics.json`, `run.json` (the settings and the training log), `training_curve.png`, `risk_coverage.png` and the
-    model card. While training, it holds checkpoints, from which `resume=True` goes on; they are removed at the end.
+    The folder then holds the model and its image processor (`IDMLModel.from_pretrained(output)` loads it, or for a
+    classifier `pipeline("image-classification", model=output)`), `metrics.json`, `run.json` (the settings and the
+    training log), pictures and the model card. While training, it holds checkpoints, from which `resume=True` goes on;
+    they are removed at the end.
 
     Args:
         run: The settings.
@@ -45,102 +67,66 @@ def train_retrieval(run: RetrievalRun, progress: bool = True) -> dict[str, Any]:
     """
     started = time.monotonic()
     progress = progress and os.environ.get("RANK", "0") == "0"
-    output = Path(run.output)
+    task = TASKS[run.task]
     checkpoint = prepare_output(run)
-    data = load_retrieval_data(
-        run.dataset,
-        root=run.root,
-        group_column=run.group_column,
-        validation_fraction=run.validation_fraction,
-        skip_bad_images=run.skip_bad_images,
-        seed=run.seed,
-    )
+    data = task.load(run)
     set_seed(run.seed)
-    model, processor, trunk_weights = build_model(run, data.train.num_classes)
+    model, processor, trunk_weights = build_model(run, data.train.class_names)
     trainer = build_trainer(run, model, processor, data, progress)
     result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    evaluation = evaluate_retrieval(model.idml, processor, data, progress)
+    trained = task.result(model)
+    settings = effective_settings(run, model.config)
+    tested = task.test(trained, processor, data, progress)
     metrics = {
         "dataset": data.name,
-        **evaluation.metrics,
-        **reference_metrics(model.idml, processor, data, evaluation, progress),
-        "loss": run.loss,
-        "form": run.form,
-        "seed": run.seed,
+        **tested.metrics,
+        **{name: settings[name] for name in task.named_settings},
         "trunk_weights": trunk_weights,
         "train_images_per_second": result.metrics.get("train_samples_per_second"),
         "seconds": time.monotonic() - started,
     }
     if trainer.is_world_process_zero():
-        output.mkdir(parents=True, exist_ok=True)
-        embeddings = evaluation.embeddings
-        plot = risk_coverage_plot(evaluation.ranking, embeddings.uncertainty, embeddings.semantic_norm)
-        plot.savefig(output / "risk_coverage.png", dpi=110)
-        save_run(run, model.idml, processor, metrics, trainer.state.log_history)
-        shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
+        record = {"run": settings, "log": [_json_ready(entry) for entry in trainer.state.log_history]}
+        save_run(Path(run.output), trained, processor, record, metrics, tested)
+        shutil.rmtree(Path(run.output) / CHECKPOINTS, ignore_errors=True)
     return metrics
 
 
-def model_config(run: RetrievalRun, num_train_classes: int) -> dict[str, Any]:
-    """The fields of [`IDMLConfig`] that a run sets."""
-    config = {
-        "loss": run.loss,
-        "loss_kwargs": run.loss_kwargs,
-        "form": run.form,
-        "tau": run.tau,
-        "uncertainty_activation": run.uncertainty_activation,
-        "uncertainty_level": run.uncertainty_level,
-        "uncertainty_head": run.uncertainty_head,
-        "uncertainty_detached": run.uncertainty_detached,
-        "uncertainty_ranking": run.uncertainty_ranking,
-        "reference_weight": run.reference_weight,
-        "freeze_batch_norm": run.freeze_batch_norm,
-        "num_train_classes": num_train_classes,
-    }
-    if run.model is not None:
-        return config
-    chosen = {
-        "backbone_kwargs": run.backbone_kwargs or None,
-        "embedding_dim": run.embedding_dim,
-        "pool": run.pool,
-        "image_size": run.image_size,
-    }
-    return config | {k: v for k, v in chosen.items() if v is not None}
+def _json_ready(entry: dict[str, Any]) -> dict[str, Any]:
+    """A line of the log, with None for what is undefined, since JSON has no NaN."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in entry.items()}
 
 
-def build_model(run: RetrievalRun, num_train_classes: int) -> tuple[IDMLForMetricLearning, IDMLImageProcessor, str]:
-    """The model to train, its image processor, and where the trunk's weights come from."""
-    config = model_config(run, num_train_classes)
-    if run.model is not None:
-        model = IDMLForMetricLearning.from_pretrained(run.model, **config)
-        if model.idml.reference is not None:
-            # what it remembers are embeddings of other images, by the model that it was
-            model.idml.reference.forget()
-        return model, IDMLImageProcessor.from_pretrained(run.model), run.model
-    return build_on_trunk(IDMLForMetricLearning, run, config)
+def prepare_output(run: Run) -> Path | None:
+    """The checkpoint to go on from, after making sure that nothing is overwritten unasked.
+
+    Raises:
+        FileExistsError: if the folder holds a run already, and neither `resume` nor `overwrite` is set.
+    """
+    output = Path(run.output)
+    checkpoint = last_complete_checkpoint(output / CHECKPOINTS)
+    if run.overwrite:
+        shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
+        return None
+    if run.resume:
+        if checkpoint is None:
+            logger.warning(f"There is no checkpoint in {output}; training starts at the beginning")
+        return checkpoint
+    if checkpoint is not None or (output / "metrics.json").exists():
+        raise FileExistsError(f"{output} holds a run already: --resume goes on with it, --overwrite replaces it")
+    return None
 
 
 def build_trainer(
-    run: RetrievalRun,
-    model: IDMLForMetricLearning,
-    processor: IDMLImageProcessor,
-    data: RetrievalData,
-    progress: bool = True,
-) -> IDMLTrainer:
+    run: Run, model: Any, processor: IDMLImageProcessor, data: Any, progress: bool = True
+) -> DeterministicTrainer:
     """The trainer of a run."""
+    task = TASKS[run.task]
     validation = None if data.validation is None else EvalImages(data.validation, processor)
-    best_metric = None if validation is None else "recall_at_1"
-    images, augmentation = cropped_images(
-        data.train,
-        processor,
-        crop_scale=run.crop_scale,
-        flip=run.flip,
-        seed=run.seed,
-        on_device=run.augment_on_device,
-    )
-    return IDMLTrainer(
+    images, augmentation = task.training_images(run, data.train, processor)
+    return task.trainer_class(
         model,
-        training_arguments(run, IDMLTrainingArguments, best_metric, progress, mixup=run.mixup),
+        training_arguments(run, None if validation is None else task.best_metric, progress),
         train_dataset=images,
         eval_dataset=validation,
         augmentation=augmentation,
@@ -148,45 +134,87 @@ def build_trainer(
     )
 
 
-def evaluate_retrieval(
-    model: IDMLModel, processor: IDMLImageProcessor, data: RetrievalData, progress: bool = True
-) -> Evaluation:
-    """What a model does on the test classes."""
-    embeddings = embed_dataset(model, processor, data.test, progress=progress)
-    evaluator = RetrievalEvaluator((1, 2, 4, 8, 10), group_column=data.group_column, clustering=True)
-    return evaluator.evaluate_embeddings(embeddings, data.test.labels, groups=data.test.groups)
+def training_arguments(
+    run: Run, best_metric: str | None = None, progress: bool = True, **own: Any
+) -> IDMLTrainingArguments:
+    """The trainer's arguments.
 
+    Args:
+        run: The settings.
+        best_metric: The metric on validation data that selects the best checkpoint; None means the last is kept.
+        progress: Whether to show progress bars.
+        own: Arguments that replace those of the run.
 
-def reference_metrics(
-    model: IDMLModel, processor: IDMLImageProcessor, data: RetrievalData, evaluation: Evaluation, progress: bool = True
-) -> dict[str, Any]:
-    """What the model's memory of its training images does for retrieval, whatever its `reference_weight` is.
-
-    Returns:
-        Metrics of retrieval as `without_reference_NAME` and `with_reference_NAME`; none for a model without a memory.
+    Raises:
+        ValueError: for a key of `run.trainer` that is no argument, or has a setting of its own, or another type.
     """
-    config = model.config
-    if model.reference is None:
-        return {}
-    own = config.reference_weight
-    config.reference_weight = 0.0 if own else REFERENCE_WEIGHT
-    try:
-        other = embed_dataset(model, processor, data.test, progress=progress)
-    finally:
-        config.reference_weight = own
-    evaluator = RetrievalEvaluator((1, 2), group_column=data.group_column)
-    changed = evaluator.evaluate_embeddings(other, data.test.labels, groups=data.test.groups).metrics
-    names = ("recall_at_1", "recall_at_2", "r_precision", "map_at_r", "r_auroc")
-    sides = (changed, evaluation.metrics) if own else (evaluation.metrics, changed)
-    kinds = ("without_reference", "with_reference")
-    return {f"{kind}_{name}": side[name] for kind, side in zip(kinds, sides, strict=True) for name in names}
+    arguments_class = ARGUMENTS[run.task]
+    known = declared(arguments_class)
+    settings = {name: getattr(run, name) for name in declared(Run) if name in known}
+    given = {name: value for name, value in settings.items() if value is not None}
+    save: dict[str, Any] = {"save_strategy": "epoch" if run.save_steps is None else "steps"}
+    if best_metric is not None:
+        save |= {
+            "eval_strategy": save["save_strategy"],
+            "eval_steps": run.save_steps,
+            "load_best_model_at_end": True,
+            "metric_for_best_model": best_metric,
+            "greater_is_better": True,
+        }
+    arguments = {
+        "output_dir": str(Path(run.output) / CHECKPOINTS),
+        "num_train_epochs": run.epochs,
+        "per_device_train_batch_size": run.batch_size,
+        "per_device_eval_batch_size": run.batch_size,
+        "dataloader_num_workers": run.workers,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "bf16": run.precision == "bf16",
+        "fp16": run.precision == "fp16",
+        "torch_compile": run.compile,
+        "save_total_limit": 1,
+        "logging_steps": 10,
+        "logging_first_step": True,
+        "report_to": "none",
+        "disable_tqdm": not progress,
+        **given,
+        **save,
+        **_back_door(run, known, set(settings)),
+        **own,
+    }
+    return arguments_class(**arguments)
 
 
-__all__ = [
-    "build_model",
-    "build_trainer",
-    "evaluate_retrieval",
-    "model_config",
-    "reference_metrics",
-    "train_retrieval",
-]
+def _back_door(run: Run, known: dict[str, Any], settings: set[str]) -> dict[str, Any]:
+    """The further arguments that a run names under `trainer`."""
+    own_names = {name: name for name in settings if declared(Run)[name][0].metadata["task"] in (None, run.task)}
+    checked = {}
+    for key, value in run.trainer.items():
+        one_of("trainer argument", key, list(known))
+        if key in (taken := own_names | _TAKEN):
+            raise ValueError(f"trainer may not hold {key}: it is the setting {taken[key]}")
+        checked[key] = typed(f"trainer argument {key}", value, known[key][1])
+    return checked
+
+
+def save_run(
+    output: Path,
+    model: IDMLPreTrainedModel,
+    processor: IDMLImageProcessor,
+    record: dict[str, Any],
+    metrics: dict[str, Any],
+    tested: TestResult,
+) -> None:
+    """Write the model and what is known of it; `metrics.json` marks a folder whose results are whole."""
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "metrics.json").unlink(missing_ok=True)
+    model.save_pretrained(output)
+    processor.save_pretrained(output)
+    write_json(output / "run.json", record)
+    plot_training(record["log"], output / "training_curve.png")
+    for name, draw in tested.pictures.items():
+        draw(output / name)
+    write_json(output / "metrics.json", metrics)
+    write_model_card(output)
+
+
+__all__ = ["CHECKPOINTS", "build_trainer", "prepare_output", "save_run", "train", "training_arguments"]

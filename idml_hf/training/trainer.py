@@ -1,33 +1,26 @@
-"""The Hugging Face Trainer for metric learning."""
+"""The trainers of the two tasks."""
 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback
-from transformers.trainer_utils import EvalLoopOutput, HubStrategy, get_last_checkpoint
 
-from idml_hf.data import DeviceAugmentation, Normalizer
 from idml_hf.embedding import Embeddings
+from idml_hf.evaluation.classification import classification_metrics
 from idml_hf.evaluation.evaluator import RetrievalEvaluator
 from idml_hf.losses import PROXY_LOSSES
 
-from .arguments import IDMLTrainingArguments
-from .callbacks import EpochOfSampler, FrozenTrunk, UncertaintyMonitor, ValueClipping
+from .arguments import ClassificationArguments, IDMLTrainingArguments
 from .degradation import degraded_views
-from .mixup import mix_batch
-from .optim import parameter_groups, step_schedule
+from .deterministic_trainer import DeterministicTrainer
+from .mixing import BatchMixing, mix_batch
 from .sampler import PKBatchSampler, RandomBatchSampler
 
 
-class IDMLTrainer(Trainer):
+class IDMLTrainer(DeterministicTrainer):
     """Trains [`IDMLForMetricLearning`]: batches, learning rates, Mixup, and evaluation by retrieval.
 
     Args:
@@ -49,132 +42,22 @@ class IDMLTrainer(Trainer):
     """
 
     args: IDMLTrainingArguments
-    optimizer: Any
-    lr_scheduler: Any
-
-    def __init__(
-        self,
-        model: nn.Module,
-        args: IDMLTrainingArguments,
-        *,
-        augmentation: DeviceAugmentation | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if args.channels_last:
-            model = model.to(memory_format=torch.channels_last)
-        super().__init__(model=model, args=args, **kwargs)
-        self.augmentation = None if augmentation is None else augmentation.to(args.device)
-        self.uncertainty_monitor = UncertaintyMonitor()
-        self.add_callback(self.uncertainty_monitor)
-        if args.frozen_trunk_epochs:
-            self.add_callback(FrozenTrunk(args.frozen_trunk_epochs))
-        if args.clip_grad_value:
-            self.add_callback(ValueClipping(args.clip_grad_value))
-        self._micro_step = (-1, 0)
 
     def _train_batch_sampler(self) -> RandomBatchSampler:
-        labels = np.asarray(self.train_dataset.labels)
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         automatic = self.args.batch_sampling == "auto"
         if self.args.batch_sampling == "random" or (automatic and self.model.config.loss in PROXY_LOSSES):
-            return RandomBatchSampler(len(labels), self.args.per_device_train_batch_size, seed)
+            return super()._train_batch_sampler()
+        labels = np.asarray(self.train_dataset.labels)
         classes = self.args.classes_per_batch
         if automatic:
             classes = min(classes, len(np.unique(labels)))
-        return PKBatchSampler(labels, max(1, classes), self.args.images_per_class, seed)
+        return PKBatchSampler(labels, max(1, classes), self.args.images_per_class, self._sampling_seed)
 
-    def get_train_dataloader(self) -> DataLoader:
-        """The training loader, whose batches depend on (seed, epoch) alone."""
-        if self.train_dataset is None:
-            raise ValueError("Training needs a train_dataset")
-        sampler = self._train_batch_sampler()
-        self._replace_callback(EpochOfSampler(sampler))
-        workers = self.args.dataloader_num_workers
-        loader = DataLoader(
-            self.train_dataset,
-            batch_sampler=sampler,
-            collate_fn=self.data_collator,
-            num_workers=workers,
-            pin_memory=self.args.dataloader_pin_memory,
-            persistent_workers=self.args.dataloader_persistent_workers and workers > 0,
-            prefetch_factor=self.args.dataloader_prefetch_factor,
-        )
-        return self.accelerator.prepare(loader)
-
-    def _replace_callback(self, callback: TrainerCallback) -> None:
-        self.remove_callback(type(callback))
-        self.add_callback(callback)
-
-    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Names of the matrices and kernels: scales, shifts and a loss's scalars have no size to shrink."""
-        matrices = {name for name, parameter in model.named_parameters() if parameter.ndim > 1}
-        return [name for name in super().get_decay_parameter_names(model) if name in matrices]
-
-    def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
-        """The optimizer, with a learning rate of their own for parameters named in `learning_rate_multipliers`."""
-        if self.optimizer is None:
-            model = self.model if model is None else model
-            cls, kwargs = self.get_optimizer_cls_and_kwargs(self.args, model)
-            groups = parameter_groups(
-                model,
-                kwargs["lr"],
-                self.args.weight_decay,
-                self.get_decay_parameter_names(model),
-                cast("dict[str, float]", self.args.learning_rate_multipliers or {}),
-            )
-            self.optimizer = cls(groups, **kwargs)
-        return self.optimizer
-
-    def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
-        """The step schedule of `lr_step_epochs`, else the one of `lr_scheduler_type`."""
-        if self.lr_scheduler is None and self.args.lr_step_epochs:
-            steps_per_epoch = max(1, round(num_training_steps / self.args.num_train_epochs))
-            self.lr_scheduler = step_schedule(
-                optimizer or self.optimizer, self.args.lr_step_epochs, self.args.lr_step_gamma, steps_per_epoch
-            )
-            self._created_lr_scheduler = True
-        return super().create_scheduler(num_training_steps, optimizer)
-
-    def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, **kwargs: Any
-    ) -> Any:
-        """The loss of the joined batch of all processes, with the Mixup term if it is asked for."""
-        inputs = dict(inputs)
-        seeds = inputs.pop("seeds", None)
-        if self.augmentation is not None and seeds is not None:
-            inputs["pixel_values"] = self.augmentation(inputs["pixel_values"], seeds)
-        inputs["pixel_values"] = self._images(inputs["pixel_values"])
-        place = *self._next_batch(), self.args.process_index
-        inputs |= self._degrade(inputs, place) | self._mix(inputs, place)
-        outputs = model(**inputs)
-        self.uncertainty_monitor.observe(outputs.uncertainty)
-        # Reading the loss waits for the device, but a loss that is not finite must not reach the weights.
-        if not torch.isfinite(outputs.loss):
-            self._refuse_loss(outputs.loss)
-        return (outputs.loss, outputs) if return_outputs else outputs.loss
-
-    def _images(self, pixel_values: Tensor) -> Tensor:
-        if pixel_values.dtype == torch.uint8:
-            # a quarter of the bytes came from the workers and over the bus
-            pixel_values = self._normalizer(pixel_values)
-        if self.args.channels_last:
-            pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
-        return pixel_values
-
-    @cached_property
-    def _normalizer(self) -> Normalizer:
-        processor = self.processing_class
-        if processor is None:
-            raise ValueError("Images that come as uint8 need processing_class, whose mean and std normalise them")
-        return Normalizer(processor.image_mean, processor.image_std).to(self.args.device)
+    def _further_inputs(self, inputs: dict[str, Tensor], place: tuple[int, int, int]) -> dict[str, Tensor]:
+        return self._degrade(inputs, place) | self._mix(inputs, place)
 
     def _mix(self, inputs: dict[str, Tensor], place: tuple[int, int, int]) -> dict[str, Tensor]:
-        """What is added to the model's inputs, or replaces some of them, to mix images.
-
-        Args:
-            inputs: The model's inputs.
-            place: Number of the optimizer step, of the batch within it, and of the process.
-        """
+        """The Mixup term's images, if it is asked for."""
         if not self.args.mixup:
             return {}
         images, labels = inputs["pixel_values"], inputs["labels"]
@@ -189,122 +72,54 @@ class IDMLTrainer(Trainer):
         with self.accelerator.autocast():
             return {"degraded_features": model.read_degraded(self._images(views))}
 
-    def _next_batch(self) -> tuple[int, int]:
-        """Number of the optimizer step, and of the batch within it."""
-        step, micro = self._micro_step
-        self._micro_step = (step, micro + 1) if step == self.state.global_step else (self.state.global_step, 0)
-        return self._micro_step
-
-    def _refuse_loss(self, loss: Tensor) -> None:
-        saved = get_last_checkpoint(self.args.output_dir) if self.args.output_dir else None
-        raise FloatingPointError(
-            f"The loss became {loss.item()} at step {self.state.global_step + 1} (loss "
-            f"{self.model.config.loss!r}, form {self.model.config.form!r}, learning rate "
-            f"{self._get_learning_rate():.3g}). The weights were not changed by it; "
-            + (f"the last checkpoint is {saved}." if saved else "no checkpoint was saved yet.")
-            + " Try a lower learning rate or a smaller clip_grad_value."
-        )
-
-    def prediction_step(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Tensor],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
-    ) -> tuple[None, tuple[Tensor, ...], Tensor]:
-        """Embed a batch. There is no loss: the classes are not those that the loss knows."""
-        inputs = self._prepare_inputs(inputs)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            out = model(pixel_values=self._images(inputs["pixel_values"]))
-        return None, self._predictions(out), inputs["labels"]
+    def _describe_loss(self) -> str:
+        return f"loss {self.model.config.loss!r}, {super()._describe_loss()}"
 
     def _predictions(self, out: Any) -> tuple[Tensor, ...]:
-        """What is kept of the model's output, to measure the whole."""
         return out.semantic_embeds, out.uncertainty_embeds, out.uncertainty, out.semantic_norm
 
-    def evaluation_loop(
-        self,
-        dataloader: DataLoader,
-        description: str,
-        prediction_loss_only: bool | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> EvalLoopOutput:
-        """Run the model on all images, then measure the whole."""
-        output = super().evaluation_loop(dataloader, description, False, ignore_keys, metric_key_prefix)
-        metrics = self._measure(output.predictions, np.asarray(output.label_ids), dataloader.dataset)
-        output.metrics.update({f"{metric_key_prefix}_{k}": v for k, v in metrics.items()})
-        return output
-
     def _measure(self, predictions: tuple[np.ndarray, ...], labels: np.ndarray, images: Any) -> dict[str, Any]:
-        """The metrics of the evaluation data: retrieval and uncertainty."""
         evaluator = RetrievalEvaluator(group_column=getattr(images, "group_column", None))
         return evaluator(Embeddings(*predictions), labels, groups=getattr(images, "groups", None))
 
-    def create_model_card(
-        self, model_name: str | None = None, tags: Any = (), dataset: Any = None, **rest: Any
-    ) -> None:
-        """Write the model card that `push_to_hub` sends: settings and the last evaluation."""
-        if self.is_world_process_zero():
-            from idml_hf.hub.trainer_card import write_trainer_card
 
-            write_trainer_card(self, model_name=model_name, tags=tags or (), dataset=dataset)
+class ClassificationTrainer(DeterministicTrainer):
+    """Trains [`IDMLForImageClassification`], with Mixup or CutMix, and evaluates it by `classification_metrics`.
 
-    def push_to_hub(
-        self,
-        commit_message: str | None = "End of training",
-        blocking: bool = True,
-        token: str | None = None,
-        revision: str | None = None,
-        private: bool | None = None,
-        dataset: Any = None,
-        **kwargs: Any,
-    ) -> Any:
-        """Push model, image processor and card.
+    Args:
+        model: An [`IDMLForImageClassification`].
+        args: [`ClassificationArguments`].
+        train_dataset, processing_class, augmentation: As for [`IDMLTrainer`].
+        eval_dataset: [`idml_hf.data.EvalImages`] of the classes that are trained on.
+    """
 
-        Nothing else of the output folder goes with them: neither checkpoints, which are for resuming here, nor the
-        arguments of the trainer, which may hold a token.
-        """
-        self.save_model(_internal_call=True)
-        if not self.is_world_process_zero():
+    args: ClassificationArguments
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Names of the parameters that decay."""
+        if self.args.decay_all:
+            return [name for name, _ in model.named_parameters()]
+        return super().get_decay_parameter_names(model)
+
+    @cached_property
+    def _mixing(self) -> BatchMixing | None:
+        args = self.args
+        if args.mix == "none":
             return None
-        self.create_model_card(dataset=dataset, **kwargs)
-        return self._push_folder(self.args.output_dir, commit_message, token, revision, private, dataset)
+        return BatchMixing(args.mix, self.model.config.num_labels, args.mix_alpha, args.mix_probability)
 
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Push the model of a checkpoint, where `hub_strategy` asks for more than the last one."""
-        if self.is_world_process_zero() and self.args.hub_strategy != HubStrategy.END:
-            self._push_folder(checkpoint_folder, f"Training in progress, step {self.state.global_step}")
+    def _further_inputs(self, inputs: dict[str, Tensor], place: tuple[int, int, int]) -> dict[str, Tensor]:
+        if self._mixing is None:
+            return {}
+        images, labels = self._mixing(inputs["pixel_values"], inputs["labels"], self.args.seed, *place)
+        return {"pixel_values": images, "labels": labels}
 
-    def _push_folder(
-        self,
-        folder: str,
-        message: str | None,
-        token: str | None = None,
-        revision: str | None = None,
-        private: bool | None = None,
-        dataset: Any = None,
-    ) -> Any:
-        from idml_hf.hub.push import push_folder
-        from idml_hf.hub.trainer_card import trainer_record
+    def _predictions(self, out: Any) -> tuple[Tensor, ...]:
+        return out.logits, out.uncertainty
 
-        if self.hub_model_id is None:
-            self.init_hf_repo(token=token, private=private)
-        return push_folder(
-            folder,
-            str(self.hub_model_id),
-            bool(private),
-            token=token or self.args.hub_token,
-            commit_message=message,
-            revision=revision or self.args.hub_revision,
-            record=trainer_record(self, dataset),
-        )
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log, with the state of the uncertainty beside each training loss."""
-        if "loss" in logs:
-            logs |= self.uncertainty_monitor.logs(self.args)
-        super().log(logs, start_time)
+    def _measure(self, predictions: tuple[np.ndarray, ...], labels: np.ndarray, images: Any) -> dict[str, Any]:
+        logits, uncertainty = predictions
+        return dict(classification_metrics(logits, labels, uncertainty))
 
 
-__all__ = ["IDMLTrainer"]
+__all__ = ["ClassificationTrainer", "IDMLTrainer"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import datasets
 import pytest
-from classification.test_classification_training import TINY as TINY_CLASSIFIERS
 from data.dataset_replicas import expect, write_hub
 from hub_standin import Repository, running_hub
 from reproduce.test_replicas import RECIPES, TINY, reproduce_tiny
+from training.test_classification_runs import TINY as TINY_CLASSIFIERS
 
 from idml_hf.data import DATASETS
 from idml_hf.reproduce.plan import settings_of
@@ -46,7 +46,7 @@ def test_two_steps_from_the_hub(name, served, tmp_path, monkeypatch):
     log = served(name)
     tiny = TINY
     if table.task == "classification":
-        backbone = settings_of(table.rows[-1], table.task, RECIPES)["backbone"]
+        backbone = settings_of(table, table.rows[-1], RECIPES)["backbone"]
         trainer = {"max_steps": 2, "use_cpu": True}
         tiny = {"pretrained": False, "epochs": 1, "batch_size": 4, "trainer": trainer} | TINY_CLASSIFIERS[backbone]
     (result,) = reproduce_tiny(name, tiny, (table.rows[-1].name,), tmp_path, monkeypatch)

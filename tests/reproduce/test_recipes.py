@@ -9,17 +9,16 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from idml_hf import IDMLForMetricLearning, IDMLTrainer, IDMLTrainingArguments, modeling_idml
+from idml_hf import IDMLForMetricLearning, IDMLTrainer, modeling_idml
 from idml_hf.data import DATASETS
 from idml_hf.losses import LOSSES
 from idml_hf.reproduce.estimate import fresh_model
 from idml_hf.reproduce.plan import settings_of
 from idml_hf.reproduce.tables import LOSS_ROWS, TABLES
-from idml_hf.training import load_recipe
-from idml_hf.training.classification import ClassificationArguments
-from idml_hf.training.classification_recipe import ClassificationRun
-from idml_hf.training.recipe import RetrievalRun
-from idml_hf.training.run_parts import training_arguments
+from idml_hf.training import Run, load_recipe
+from idml_hf.training.effective import effective_settings
+from idml_hf.training.recipes import packaged_recipes
+from idml_hf.training.run import training_arguments
 
 RECIPES = Path(__file__).parents[2] / "training_scripts" / "recipes"
 ALL_ROWS = [(table, row) for table in TABLES.values() for row in table.rows]
@@ -43,8 +42,7 @@ MARGINS = {
 
 
 def run_of(table, row, **changes):
-    kind = RetrievalRun if table.task == "retrieval" else ClassificationRun
-    return kind(output="somewhere", **(settings_of(row, table.task, RECIPES) | changes))
+    return Run(output="somewhere", **(settings_of(table, row, RECIPES) | changes))
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -55,13 +53,16 @@ def test_retrieval_settings_are_the_papers(name):
         run = run_of(TABLES[name], row)
         assert (run.dataset, run.loss, run.loss_kwargs) == (name, loss[2], MARGINS[loss[2]])
         assert (row.name, row.against) == ((loss[0], None) if plain else (loss[1], loss[0]))
-        assert run.form == ("none" if plain else "ratio")
+        assert run.method == ("plain" if plain else "published")
+        assert effective_settings(run)["form"] == ("none" if plain else "ratio")
         assert (run.batch_size, run.epochs, run.weight_decay) == (120, 60, 1e-4)
         assert (run.embedding_dim, run.pool, run.backbone) == (512, "avg_max", "resnet50.tv_in1k")
         assert (run.image_size, run.crop_pct, run.crop_scale) == (224, 224 / 256, 0.08)
         assert run.learning_rate == rate and run.freeze_batch_norm and run.mixup
-        args = training_arguments(run, IDMLTrainingArguments, None, False, mixup=run.mixup, use_cpu=True)
-        assert args.optim == "adamw_torch" and args.frozen_trunk_epochs == 5 and args.clip_grad_value == 10
+        args = training_arguments(run, progress=False, use_cpu=True)
+        assert (
+            args.mixup and args.optim == "adamw_torch" and args.frozen_trunk_epochs == 5 and args.clip_grad_value == 10
+        )
         assert (args.lr_step_epochs, args.lr_step_gamma) == ([step], gamma)
         assert list(args.learning_rate_multipliers.values()) == [100.0]
 
@@ -71,17 +72,24 @@ def test_classification_settings_are_those_of_cutmix(name):
     """clovaai/CutMix-PyTorch, README and train.py."""
     rows = [run_of(TABLES[name], row) for row in TABLES[name].rows]
     assert [run.mix for run in rows] == ["none", "none", "mixup", "mixup", "cutmix", "cutmix"]
-    assert [run.form for run in rows] == ["none", "released_classification"] * 3
+    assert [effective_settings(run)["form"] for run in rows] == ["none", "released_classification"] * 3
     imagenet = name == "imagenet"
     for run in rows:
-        assert run.epochs == 300 and run.pretrained is False and run.tau == 5
+        assert run.epochs == 300 and run.pretrained is False
+        settings = effective_settings(run)
+        assert settings["tau"] == 5 and settings["uncertainty_dim"] == 512
+        assert settings["uncertainty_activation"] == "relu" and settings["uncertainty_head"] == "linear"
         assert (run.batch_size, run.learning_rate, run.weight_decay) == ((256, 0.1) if imagenet else (64, 0.25)) + (
             1e-4,
         )
-        assert run.augmentation == ("crop" if imagenet else "shift") and run.flip == 0.5
-        assert (run.padding, run.image_size) == (4, 224 if imagenet else 32)
-        mixing = {"mix": run.mix, "mix_alpha": run.mix_alpha, "mix_probability": run.mix_probability}
-        args = training_arguments(run, ClassificationArguments, None, False, use_cpu=True, **mixing)
+        assert run.augmentation == ("crop" if imagenet else "shift") and settings["flip"] == 0.5
+        assert (settings["padding"], run.image_size) == (4, 224 if imagenet else 32)
+        args = training_arguments(run, progress=False, use_cpu=True)
+        assert (args.mix, args.mix_alpha, args.mix_probability) == (
+            run.mix,
+            settings["mix_alpha"],
+            settings["mix_probability"],
+        )
         assert args.optim == "sgd" and args.decay_all and args.clip_grad_value is None
         assert (args.lr_step_epochs, args.lr_step_gamma) == ([75] if imagenet else [150, 225], 0.1)
         if run.mix != "none":
@@ -112,13 +120,13 @@ def test_every_row_builds_on_the_meta_device(table, row, trunks_once):
     run = run_of(table, row)
     with torch.device("meta"):
         model = fresh_model(run)
-    assert model.device.type == "meta" and model.config.form == run.form
+    assert model.device.type == "meta" and model.config.method == (run.method if row.against else "plain")
     classes = DATASETS[run.dataset].expected["train"][1]
     if table.task == "retrieval":
         assert type(model.loss) is LOSSES[run.loss] and model.config.num_train_classes == classes
         assert model.idml.semantic_head.out_features == run.embedding_dim
         frozen = [m for m in model.train().trunk.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-        assert all(m.training != run.freeze_batch_norm for m in frozen)
+        assert all(m.training != bool(run.freeze_batch_norm) for m in frozen)
     else:
         assert model.classifier.out_features == classes
 
@@ -133,10 +141,10 @@ class Nothing(Dataset):
 def trainer_of(run, tmp_path):
     """The trainer of a run, with a small trunk in place of its own."""
     model = IDMLForMetricLearning.from_backbone(
-        "test_resnet", pretrained=False, num_train_classes=10, embedding_dim=16, loss=run.loss, form=run.form
+        "test_resnet", pretrained=False, num_train_classes=10, embedding_dim=16, loss=run.loss, method=run.method
     )
     own = {"use_cpu": True, "output_dir": str(tmp_path), "bf16": False}
-    args = training_arguments(run, IDMLTrainingArguments, None, False, **own)
+    args = training_arguments(run, progress=False, **own)
     return IDMLTrainer(model, args, train_dataset=Nothing())
 
 
@@ -186,11 +194,12 @@ def test_every_part_can_be_given_to_the_command_line():
     released = load_recipe(
         RECIPES / "paper/cub.yaml", RECIPES / "losses/proxy_anchor.yaml", RECIPES / "forms/released.yaml"
     )
-    assert RetrievalRun(output="x", **released).uncertainty_activation == "l2"
+    settings = effective_settings(Run(output="x", **released))
+    assert settings["uncertainty_activation"] == "l2" and settings["method"] == "released"
 
 
 def test_no_recipe_is_left_out():
-    """Every file belongs to a table, or is a base of one, or is the authors' released form."""
+    """Every file belongs to a table, or is a base of one, or is a form of the metric to put together with others."""
     used = {part for table in TABLES.values() for row in table.rows for part in row.recipes}
     bases = {
         "paper/retrieval.yaml",
@@ -199,4 +208,6 @@ def test_no_recipe_is_left_out():
         "classification/cifar.yaml",
     }
     there = {path.relative_to(RECIPES).as_posix() for path in RECIPES.rglob("*.yaml")}
-    assert there == used | bases | {"forms/released.yaml"}
+    forms = {f"forms/{form}.yaml" for form in ("none", "ratio", "released", "released_classification")}
+    assert there == used | bases | forms
+    assert there == {f"{name}.yaml" for name in packaged_recipes()}

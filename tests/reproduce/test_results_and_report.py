@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from scipy import stats
 
 from idml_hf.reproduce.paper import paper_numbers
 from idml_hf.reproduce.report import difference_grid, mean_difference, result_grid, values_of
-from idml_hf.reproduce.results import Result, read_result, result_path, write_atomically, write_csv, write_result
+from idml_hf.reproduce.results import Result, append_result, read_results, results_file, write_csv
 from idml_hf.reproduce.statistics import mean_and_deviation, paired_difference
 from idml_hf.reproduce.tables import TABLES, Column, Row, Table
 
@@ -45,45 +47,80 @@ def test_only_seeds_of_both_sides_count():
 
 
 def make(row, seed, **metrics):
-    return Result("t", row, seed, {"epochs": 1}, {"seed": seed, **metrics}, {"torch": "2"})
+    return Result("t", row, seed, {"epochs": 1, "method": "plain"}, {"seed": seed, **metrics}, {"torch": "2"})
 
 
-def test_a_result_comes_back(tmp_path):
-    path = result_path(tmp_path, "cub", "IDML-PA", 3)
-    assert path.name == "idml-pa-seed3.json" and path.parent.name == "cub"
-    result = make("IDML-PA", 3, recall_at_1=0.5, aurc=None)
-    write_result(path, result)
-    assert read_result(path) == result
-    assert [p.name for p in path.parent.iterdir()] == [path.name]
-    path.write_text(path.read_text()[:20])
-    with pytest.raises(ValueError, match=r"idml-pa-seed3\.json is not the result of a run"):
-        read_result(path)
+def test_results_come_back(tmp_path):
+    path = results_file(tmp_path, "cub")
+    results = [make("IDML-PA", seed, recall_at_1=0.5, aurc=None) for seed in (3, 4)]
+    for result in results:
+        append_result(path, result)
+    assert read_results(tmp_path, "cub") == results
+    assert [p.name for p in tmp_path.iterdir()] == [path.name] and path.read_text().count("\n") == 2
+    # of two results of one run the later one counts
+    again = make("IDML-PA", 3, recall_at_1=0.7)
+    append_result(path, again)
+    assert read_results(tmp_path, "cub") == [again, results[1]]
     # JSON has no NaN
     with pytest.raises(ValueError):
-        write_result(path, make("IDML-PA", 3, aurc=float("nan")))
+        append_result(path, make("IDML-PA", 5, aurc=float("nan")))
+    assert len(read_results(tmp_path, "cub")) == 2
 
 
-def test_names_of_rows_are_names_of_files():
-    for table in TABLES.values():
-        names = {result_path(Path(), table.name, row.name, 0) for row in table.rows}
-        assert len(names) == len(table.rows)
+def test_a_line_that_was_cut_off_is_made_again_and_swallows_nothing(tmp_path):
+    path = results_file(tmp_path, "cub")
+    results = [make("A", seed) for seed in range(3)]
+    for result in results[:2]:
+        append_result(path, result)
+    for cut in range(1, 40, 7):
+        path.write_text(path.read_text()[:-cut])
+        assert read_results(tmp_path, "cub") == results[:1]
+        append_result(path, results[1])
+        assert read_results(tmp_path, "cub") == results[:2]
+    append_result(path, results[2])
+    assert read_results(tmp_path, "cub") == results
 
 
-def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "a.json"
-    write_atomically(path, "old")
-    monkeypatch.setattr("os.fsync", lambda handle: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, "new")
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+def test_a_line_that_is_none_is_named(tmp_path):
+    append_result(results_file(tmp_path, "cub"), make("A", 0))
+    results_file(tmp_path, "cub").open("a").write('{"row": 1}\n')
+    with pytest.raises(ValueError, match=r"cub\.jsonl, line 2, is not the result of a run"):
+        read_results(tmp_path, "cub")
+
+
+def test_results_of_the_first_edition_are_read(tmp_path):
+    """One file a run, without a method."""
+    (tmp_path / "cub").mkdir()
+    old = [Result("t", row, 0, {"form": form}, {"r": 1}, {}) for row, form in (("A", "none"), ("B", "ratio"))]
+    for result in old:
+        (tmp_path / "cub" / f"{result.row.lower()}-seed0.json").write_text(json.dumps(result.__dict__))
+    assert read_results(tmp_path, "cub") == old
+    assert [result.method for result in old] == ["plain", "introspective"]
+    append_result(results_file(tmp_path, "cub"), make("C", 1))
+    assert len(read_results(tmp_path, "cub")) == 3
+
+
+def test_results_take_the_mode_that_the_umask_says(tmp_path):
+    before = os.umask(0o007)
+    try:
+        append_result(results_file(tmp_path, "a"), make("A", 0))
+        write_csv(tmp_path / "a.csv", [make("A", 0)])
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o660}
+
+
+def test_what_is_kept_of_the_published_tables_is_complete():
+    folder = Path(__file__).parents[2] / "results"
+    assert len(read_results(folder, "emoji")) == 42 and len(read_results(folder, "fashion-mnist")) == 30
 
 
 def test_a_line_for_each_run(tmp_path):
     path = tmp_path / "t.csv"
     write_csv(path, [make("A", 0, loss="x, y", top1=0.5), make("B", 1, top1=0.25, ece=None)])
     rows = list(csv.DictReader(path.read_text().splitlines()))
-    assert rows[0] == {"row": "A", "seed": "0", "loss": "x, y", "top1": "0.5", "ece": ""}
-    assert rows[1] == {"row": "B", "seed": "1", "loss": "", "top1": "0.25", "ece": ""}
+    assert rows[0] == {"row": "A", "method": "plain", "seed": "0", "loss": "x, y", "top1": "0.5", "ece": ""}
+    assert rows[1] == {"row": "B", "method": "plain", "seed": "1", "loss": "", "top1": "0.25", "ece": ""}
 
 
 @pytest.mark.parametrize(

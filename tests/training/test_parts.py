@@ -1,47 +1,18 @@
-"""The trainer's small parts: Mixup, parameter groups, schedule, checkpoints, recipes."""
+"""The trainer's small parts: parameter groups, schedule, checkpoints, recipes."""
 
 from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from idml_hf.training import RetrievalRun, load_recipe
+from idml_hf.training import Run, load_recipe
 from idml_hf.training.arguments import IDMLTrainingArguments
 from idml_hf.training.checkpoints import last_complete_checkpoint
-from idml_hf.training.mixup import mix_batch
+from idml_hf.training.effective import effective_settings
 from idml_hf.training.optim import parameter_groups, step_schedule
-
-
-class TestMixup:
-    def test_it_is_the_formula(self):
-        x, y = torch.rand(6, 3, 4, 4), torch.arange(6)
-        out = mix_batch(x, y, alpha=1.0, seed=1, step=2)
-        lam, partner = out["mix_ratio"], out["mixed_labels"]
-        torch.testing.assert_close(out["mixed_pixel_values"], lam * x + (1 - lam) * x[partner])
-        assert sorted(partner.tolist()) == list(range(6)) and 0 <= lam <= 1
-
-    def test_draws_depend_on_the_place_in_the_run_alone(self):
-        x, y = torch.rand(6, 3, 4, 4), torch.arange(6)
-        first = mix_batch(x, y, 1.0, seed=1, step=2)
-        torch.rand(100)
-        again = mix_batch(x, y, 1.0, seed=1, step=2)
-        assert torch.equal(first["mixed_pixel_values"], again["mixed_pixel_values"])
-        for other in ({"step": 3}, {"seed": 2}, {"micro_step": 1}):
-            assert mix_batch(x, y, 1.0, **({"seed": 1, "step": 2} | other))["mix_ratio"] != first["mix_ratio"]
-
-    def test_processes_share_lam_but_not_partners(self):
-        x, y = torch.rand(64, 3, 1, 1), torch.arange(64)
-        a, b = (mix_batch(x, y, 1.0, seed=0, step=0, process=p) for p in (0, 1))
-        assert a["mix_ratio"] == b["mix_ratio"] and not torch.equal(a["mixed_labels"], b["mixed_labels"])
-
-    def test_lam_is_beta_distributed(self):
-        x, y = torch.zeros(1, 3, 1, 1), torch.zeros(1, dtype=torch.int64)
-        lams = np.array([mix_batch(x, y, 0.2, seed=0, step=s)["mix_ratio"].item() for s in range(2000)])
-        assert abs(lams.mean() - 0.5) < 0.04 and abs(lams.var() - 1 / (4 * 1.4)) < 0.02
 
 
 def test_parameter_groups():
@@ -142,8 +113,10 @@ class TestRecipe:
             load_recipe(tmp_path / "recipe.yaml")
 
     def test_settings_survive_json(self):
-        run = RetrievalRun(output="x", form="released")
-        assert run.uncertainty_activation == "l2"
+        run = Run(output="x", form="released")
+        settings = effective_settings(run)
+        assert settings["uncertainty_activation"] == "l2"
         assert json.loads(json.dumps(run.__dict__))["form"] == "released"
+        assert json.loads(json.dumps(settings)) == settings
         with pytest.raises(ValueError, match="output folder"):
-            RetrievalRun()
+            Run()

@@ -19,7 +19,7 @@ from idml_hf import IDMLForMetricLearning, IDMLImageProcessor, IDMLModel, IDMLTr
 from idml_hf.data import EvalImages, TrainImages, load_retrieval_data, training_transform
 from idml_hf.embedding import embed_dataset
 from idml_hf.evaluation import retrieval_metrics
-from idml_hf.training import RetrievalRun, train_retrieval
+from idml_hf.training import Run, train
 
 SIZE = 32
 
@@ -45,7 +45,7 @@ def make_model(num_classes=24, **config):
 
 
 def make_trainer(output, data, processor, model=None, evaluate=True, **arguments):
-    train, test = data
+    train_images, test = data
     defaults = {
         "per_device_train_batch_size": 32,
         "num_train_epochs": 2,
@@ -59,7 +59,7 @@ def make_trainer(output, data, processor, model=None, evaluate=True, **arguments
     return IDMLTrainer(
         model or make_model(),
         IDMLTrainingArguments(str(output), **(defaults | arguments)),
-        train_dataset=TrainImages(train, training_transform(SIZE, flip=0), seed=0),
+        train_dataset=TrainImages(train_images, training_transform(SIZE, flip=0), seed=0),
         eval_dataset=EvalImages(test, processor) if evaluate else None,
         processing_class=processor,
     )
@@ -125,7 +125,7 @@ def test_fine_tuning_on_new_classes(tmp_path, data, processor):
 
 def augmented_on_device(output, dataset, **settings):
     trainer = {"max_steps": 3, "use_cpu": True, "logging_steps": 1, "save_strategy": "no"}
-    run = RetrievalRun(
+    run = Run(
         output=str(output),
         dataset=str(dataset),
         backbone="test_resnet",
@@ -136,7 +136,7 @@ def augmented_on_device(output, dataset, **settings):
         trainer=trainer,
         **settings,
     )
-    train_retrieval(run, progress=False)
+    train(run, progress=False)
     return [entry["loss"] for entry in json.loads((output / "run.json").read_text())["log"] if "loss" in entry]
 
 
@@ -159,7 +159,7 @@ def test_augmentation_on_the_device_takes_images_of_one_size(tmp_path):
 KILLED = """
 import os, signal, sys
 from transformers import TrainerCallback
-from idml_hf.training import RetrievalRun, run as run_module, train_retrieval
+from idml_hf.training import Run, run as run_module, train
 
 class Kill(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
@@ -173,7 +173,7 @@ def build_and_kill(*args):
     return trainer
 if sys.argv[2] == "kill":
     run_module.build_trainer = build_and_kill
-train_retrieval(RetrievalRun(
+train(Run(
     output=sys.argv[1], dataset=sys.argv[3], backbone="test_resnet", pretrained=False, image_size=32,
     embedding_dim=16, epochs=2, batch_size=40, save_steps=3, mixup=True, resume=sys.argv[2] == "resume",
 ), progress=False)

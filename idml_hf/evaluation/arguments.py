@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from typing import Any
 
@@ -10,33 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from idml_hf.search.arrays import as_array, as_numbers
+
 # Rows whose largest value is beyond these are scaled, so that their squares can be summed in any precision.
 _LARGEST, _SMALLEST = 2.0**40, 2.0**-20
-
-
-def as_array(name: str, values: Any) -> np.ndarray:
-    """`values` as a NumPy array of native byte order: arrays, lists, tensors of any type, device and graph.
-
-    Raises:
-        ValueError: for rows of different lengths and masked values.
-
-    Example:
-        >>> as_array("labels", torch.tensor([1.0, 2.0], dtype=torch.bfloat16, requires_grad=True))
-        array([1., 2.], dtype=float32)
-    """
-    if isinstance(values, (list, tuple)) and any(isinstance(value, Tensor) for value in values):
-        values = [as_array(name, value) for value in values]
-    if isinstance(values, Tensor):
-        values = values.detach().cpu()
-        # NumPy has no bfloat16
-        return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
-    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
-        raise ValueError(f"{name} has masked values")
-    try:
-        array = np.asarray(values)
-    except ValueError:
-        raise ValueError(f"{name} must be an array, but its rows differ in length") from None
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def as_rows(name: str, values: Any) -> Tensor:
@@ -47,12 +23,15 @@ def as_rows(name: str, values: Any) -> Tensor:
 
     Example:
         >>> as_rows("embeddings", [[1, 2], [3, 4]]).dtype
-        torch.float64
+        torch.float32
     """
     if isinstance(values, Tensor) and values.is_floating_point():
         rows = values.detach()
     else:
-        rows = torch.from_numpy(_numbers(name, values))
+        array = as_numbers(values, name)
+        # torch takes no memory that runs backwards or must not be written
+        usable = array.flags.writeable and all(stride >= 0 for stride in array.strides)
+        rows = torch.from_numpy(array if usable else array.copy())
     if rows.ndim != 2 or 0 in rows.shape:
         raise ValueError(f"{name} must be a non-empty matrix (items, dimensions), got shape {tuple(rows.shape)}")
     bad = ~torch.isfinite(rows).all(1)
@@ -91,7 +70,7 @@ def as_labels(name: str, values: Any, length: int) -> np.ndarray:
     Raises:
         ValueError: for another length than that of the items, NaN, or labels that cannot be compared.
     """
-    array = as_array(name, values)
+    array = as_array(values, name)
     if array.shape != (length,):
         raise ValueError(f"{name} must have one value for each of the {length} items, got shape {array.shape}")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -126,7 +105,7 @@ def as_scores(name: str, values: Any, length: int) -> np.ndarray:
     Raises:
         ValueError: naming it.
     """
-    array = _numbers(name, values)
+    array = as_numbers(values, name)
     if array.shape != (length,):
         raise ValueError(f"{name} must have one value for each of the {length} items, got shape {array.shape}")
     if not np.isfinite(array).all():
@@ -153,36 +132,6 @@ def as_ks(name: str, ks: Any) -> list[int]:
     return list(dict.fromkeys(numbers))
 
 
-def as_count(name: str, value: Any, least: int = 0) -> int:
-    """`value` as an int of at least `least`.
-
-    Raises:
-        ValueError: naming the argument.
-    """
-    try:
-        count = operator.index(value)
-    except TypeError:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}") from None
-    if count < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    return count
-
-
-def as_positive(name: str, value: Any) -> float:
-    """`value` as a finite float above 0.
-
-    Raises:
-        ValueError: naming the argument.
-    """
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise ValueError(f"{name} must be a finite number above 0, got {value!r}")
-    return number
-
-
 def as_device(device: Any) -> torch.device | None:
     """`device` as torch knows it.
 
@@ -195,26 +144,12 @@ def as_device(device: Any) -> torch.device | None:
         raise ValueError(f"device {device!r} is none that torch knows: {str(error).splitlines()[0]}") from None
 
 
-def _numbers(name: str, values: Any) -> np.ndarray:
-    """`values` as an array that torch can take: floats, in memory that runs forwards and may be written."""
-    array = as_array(name, values)
-    if array.dtype.kind not in "iubf":
-        raise ValueError(f"{name} must be numbers, got {array.dtype}")
-    if array.dtype.kind != "f" or array.dtype.itemsize > 8:
-        array = array.astype(np.float64)
-    usable = array.flags.writeable and all(stride >= 0 for stride in array.strides)
-    return array if usable else array.copy()
-
-
 __all__ = [
-    "as_array",
     "as_codes",
-    "as_count",
     "as_device",
     "as_directions",
     "as_ks",
     "as_labels",
-    "as_positive",
     "as_rows",
     "as_scores",
 ]

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from scipy.special import logsumexp
 
-from .arguments import as_array, as_count, as_labels, as_rows, as_scores
+from idml_hf.search.arrays import as_array, as_count
+
+from .arguments import as_labels, as_rows, as_scores
 from .uncertainty import auroc, is_constant, risk_coverage, tied
 
 _PART = 2**14  # images turned to float64 at a time
@@ -81,8 +83,8 @@ def calibration_error(confidence: Any, correct: Any, num_bins: int = 15) -> floa
         >>> round(calibration_error([0.95, 0.95, 0.55, 0.55], [True, True, True, False], num_bins=10), 3)
         0.05
     """
-    correct = as_array("correct", correct).astype(bool)
-    confidence, num_bins = as_scores("confidence", confidence, len(correct)), as_count("num_bins", num_bins, least=1)
+    correct = as_array(correct, "correct").astype(bool)
+    confidence, num_bins = as_scores("confidence", confidence, len(correct)), as_count(num_bins, "num_bins")
     if not len(correct) or confidence.min() < 0 or confidence.max() > 1:
         raise ValueError("confidence must be at least one number, each in [0, 1]")
     bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)

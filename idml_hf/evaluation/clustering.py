@@ -12,8 +12,9 @@ from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_s
 from sklearn.metrics.cluster import pair_confusion_matrix
 
 from idml_hf.errors import one_of
+from idml_hf.search.arrays import as_count
 
-from .arguments import as_codes, as_count, as_directions, as_labels, as_rows
+from .arguments import as_codes, as_directions, as_labels, as_rows
 
 BACKENDS = ("faiss", "sklearn")
 
@@ -52,7 +53,7 @@ def clustering_metrics(
     if backend is None:
         backend = "faiss" if importlib.util.find_spec("faiss") else "sklearn"
     one_of("backend", backend, BACKENDS)
-    iterations, seed = as_count("iterations", iterations, least=1), as_count("seed", seed)
+    iterations, seed = as_count(iterations, "iterations"), as_count(seed, "seed", least=0)
     matrix = as_directions("embeddings", as_rows("embeddings", embeddings)).cpu()
     if len(matrix) < 2:
         raise ValueError("embeddings must be at least two items, to be clustered")

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from idml_hf.errors import one_of
+from idml_hf.search.arrays import as_count, as_positive
 from idml_hf.search.scores import METRICS
 
 from .ambiguity import ambiguity_metrics
-from .arguments import as_count, as_device, as_ks, as_positive
+from .arguments import as_device, as_ks
 from .ceiling import ceiling_metrics
 from .clustering import clustering_metrics
 from .foreign import absent_metrics, blank_images, judge_foreign, noise_images
@@ -71,12 +72,15 @@ class RetrievalEvaluator:
         self.ks = tuple(as_ks("ks", ks))
         self.group_column = group_column
         self.clustering = clustering
-        self.metric, self.tau = one_of("metric", metric, METRICS), as_positive("tau", tau)
-        self.robustness_images = as_count("robustness_images", robustness_images)
-        self.ambiguous_images = as_count("ambiguous_images", ambiguous_images)
-        self.foreign_images = as_count("foreign_images", foreign_images)
-        self.pairs, self.ceiling_splits = as_count("pairs", pairs), as_count("ceiling_splits", ceiling_splits)
-        self.seed = as_count("seed", seed)
+        self.metric, self.tau = one_of("metric", metric, METRICS), as_positive(tau, "tau")
+        self.robustness_images = as_count(robustness_images, "robustness_images", least=0)
+        self.ambiguous_images = as_count(ambiguous_images, "ambiguous_images", least=0)
+        self.foreign_images = as_count(foreign_images, "foreign_images", least=0)
+        self.pairs, self.ceiling_splits = (
+            as_count(pairs, "pairs", least=0),
+            as_count(ceiling_splits, "ceiling_splits", least=0),
+        )
+        self.seed = as_count(seed, "seed", least=0)
         self.device = as_device(device)
 
     def __call__(self, embeddings: EmbeddedImages, labels: Any, groups: Any = None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, roc_curve
 
 from idml_hf.metric_names import key_for
-from idml_hf.search.introspective import squared_distances
+from idml_hf.search.rescoring import squared_distances
 
 from .classification import calibration_error
 from .result import EmbeddedImages

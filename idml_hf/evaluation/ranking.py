@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from idml_hf.errors import one_of
+from idml_hf.search.arrays import as_count, as_positive
 from idml_hf.search.exact import Block, Runs, Search
-from idml_hf.search.scores import METRICS, ProductScores
+from idml_hf.search.scores import METRICS
 
-from .arguments import as_codes, as_count, as_device, as_directions, as_ks, as_labels, as_positive, as_rows
+from .arguments import as_codes, as_device, as_directions, as_ks, as_labels, as_rows
 
 AVERAGES = ("queries", "classes")
 
@@ -214,46 +215,27 @@ def _score_block(block: Block, asked: _Asked) -> tuple[Tensor, ...]:
     at_k = [(precision[:, :k] * hits[:, :k]).sum(1) / relevant for k in asked.map_ks]
 
     rival = (found != found[:, :1]) & (index >= 0)
-    kept, nearest_rival = index[:, : asked.keep], rival.int().argmax(1, keepdim=True)
-    rival_index = index.gather(1, nearest_rival).masked_fill_(~rival.any(1, keepdim=True), -1)
-    if isinstance(block.search.scores, ProductScores):
-        exact = exact_scores(block, torch.cat([kept, rival_index], dim=1))
-        scores, rival_score = exact[:, :-1], exact[:, -1]
-    else:  # its search is in double precision throughout
-        rival_score = scores.gather(1, nearest_rival)[:, 0].masked_fill_(rival_index[:, 0] < 0, -torch.inf)
-    margin = scores[:, 0] - rival_score
+    nearest_rival = rival.int().argmax(1, keepdim=True)
+    # queries that are equally near must be equally sure, so what is kept is scored in double precision
+    kept = torch.cat([index[:, : asked.keep], index.gather(1, nearest_rival)], dim=1)
+    kept[~rival.any(1), -1] = -1
+    exact = block.exact(torch.cat([scores[:, : asked.keep], scores.gather(1, nearest_rival)], dim=1), kept)
+    exact.masked_fill_(kept < 0, -torch.inf)
+    margin = exact[:, 0] - exact[:, -1]
     margin[index[:, 0] < 0] = torch.nan
-    fields = (first_hit, r_precision, average_precision, margin, kept, scores[:, : asked.keep], *at_k)
+    fields = (first_hit, r_precision, average_precision, margin, kept[:, :-1], exact[:, :-1], *at_k)
     return tuple(field.cpu() for field in fields)
-
-
-def exact_scores(block: Block, index: Tensor) -> Tensor:
-    """Scores `(B, k)` of gallery items in double precision, so that queries that are equally near are equally sure."""
-    scores = block.search.scores
-    rows, columns = (index >= 0).nonzero(as_tuple=True)
-    exact = torch.full(index.shape, -torch.inf, dtype=torch.float64, device=index.device)
-    found = index[rows, columns]
-    assert isinstance(scores, ProductScores)
-    if scores.metric == "cosine":
-        exact[rows, columns] = scores.pairs(block.start + rows, found).clamp(-1, 1)
-        return exact
-    step = max(1, 2**22 // scores.queries.shape[1])
-    for at in range(0, len(rows), step):
-        part = slice(at, at + step)
-        apart = scores.queries[block.start + rows[part]].double() - scores.gallery[found[part]].double()
-        exact[rows[part], columns[part]] = -torch.linalg.vector_norm(apart, dim=1)
-    return exact
 
 
 def _checked(search: dict[str, Any]) -> dict[str, Any]:
     """The options of the search, before anything is computed."""
     search = {"metric": "cosine", "tau": 5.0, **search}
     one_of("metric", search["metric"], METRICS)
-    search["tau"] = as_positive("tau", search["tau"])
+    search["tau"] = as_positive(search["tau"], "tau")
     if search.get("block_size") is not None:
-        search["block_size"] = as_count("block_size", search["block_size"], least=1)
+        search["block_size"] = as_count(search["block_size"], "block_size")
     search["device"] = as_device(search.get("device"))
     return search
 
 
-__all__ = ["AVERAGES", "Ranking", "exact_scores", "rank"]
+__all__ = ["AVERAGES", "Ranking", "rank"]

@@ -21,8 +21,9 @@ from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 
 from idml_hf.metric_names import key_for
+from idml_hf.search.arrays import as_array
 
-from .arguments import as_array, as_scores
+from .arguments import as_scores
 from .ranking import Ranking, rank
 
 COVERAGES = (50, 80, 90, 95)
@@ -85,7 +86,7 @@ def judge_uncertainty(ranking: Ranking, uncertainty: Any, norms: Any = None, gro
     for name, certainty in certainties.items():
         metrics |= {key_for(key, name): value for key, value in judge_signal(certainty, correct).items()}
     if groups is not None:
-        own = as_array("groups", groups)[counted]
+        own = as_array(groups, "groups")[counted]
         within = [auroc(-values[own == group], correct[own == group]) for group in np.unique(own)]
         defined = [] if constant else [value for value in within if not np.isnan(value)]
         metrics[key_for("auroc", suffix="_within_groups")] = float(np.mean(defined)) if defined else float("nan")
@@ -148,7 +149,7 @@ def risk_coverage(certainty: Any, correct: Any) -> tuple[np.ndarray, np.ndarray]
         >>> coverage.tolist(), risk.round(3).tolist()
         ([0.25, 0.5, 0.75, 1.0], [0.0, 0.25, 0.333, 0.5])
     """
-    certainty, correct = as_array("certainty", certainty), as_array("correct", correct).astype(bool)
+    certainty, correct = as_array(certainty, "certainty"), as_array(correct, "correct").astype(bool)
     if certainty.shape != correct.shape or certainty.ndim != 1 or not len(certainty):
         raise ValueError(f"certainty and correct must be vectors alike, got {certainty.shape} and {correct.shape}")
     if np.isnan(certainty).any():
@@ -168,7 +169,7 @@ def auroc(score: Any, positive: Any) -> float:
         >>> auroc([0.9, 0.8, 0.8, 0.1], [True, False, True, False])
         0.875
     """
-    score, positive = as_array("score", score), as_array("positive", positive).astype(bool)
+    score, positive = as_array(score, "score"), as_array(positive, "positive").astype(bool)
     if score.shape != positive.shape or score.ndim != 1:
         raise ValueError(f"score and positive must be vectors alike, got {score.shape} and {positive.shape}")
     if positive.all() or not positive.any() or np.isnan(score).any():

@@ -24,7 +24,7 @@ def as_numbers(values: Any, name: str) -> np.ndarray:
         >>> as_numbers([[1, 2], [3, 4]], "rows").dtype
         dtype('float32')
     """
-    array = _plain(values, name)
+    array = as_array(values, name)
     if array.dtype.kind in "biu":
         array = array.astype(np.float64 if array.dtype.itemsize > 2 else np.float32)
         # float32 holds integers of up to 24 bits, so most matrices of integers lose nothing by it
@@ -129,7 +129,7 @@ def as_integers(values: Any, name: str, number: int | None = None) -> np.ndarray
         Traceback (most recent call last):
         ValueError: ids must be integers, got float64
     """
-    array = _plain(values, name)
+    array = as_array(values, name)
     expected = "integers" if number is None else f"{number} integers, one an embedding"
     if array.size == 0 and array.dtype.kind == "f":  # what NumPy makes of an empty list
         array = array.astype(np.int64)
@@ -180,10 +180,14 @@ def as_positive(value: Any, name: str) -> float:
     return number
 
 
-def _plain(values: Any, name: str) -> np.ndarray:
-    """`values` as an array of native byte order."""
+def as_array(values: Any, name: str) -> np.ndarray:
+    """`values` as an array of native byte order: lists, arrays and tensors of any type, device and graph.
+
+    Raises:
+        ValueError: naming the array, for rows of different lengths and masked values.
+    """
     if isinstance(values, (list, tuple)) and any(isinstance(value, Tensor) for value in values):
-        values = [_plain(value, name) for value in values]
+        values = [as_array(value, name) for value in values]
     if isinstance(values, Tensor):
         values = values.detach().to_dense().cpu().resolve_conj().resolve_neg()
         narrow = values.dtype.is_floating_point and values.element_size() < 4
@@ -223,4 +227,13 @@ def _kind(array: np.ndarray) -> str:
     return names.get(array.dtype.kind, str(array.dtype))
 
 
-__all__ = ["as_count", "as_integers", "as_numbers", "as_positive", "finite_rows", "number_rows", "unit_rows"]
+__all__ = [
+    "as_array",
+    "as_count",
+    "as_integers",
+    "as_numbers",
+    "as_positive",
+    "finite_rows",
+    "number_rows",
+    "unit_rows",
+]

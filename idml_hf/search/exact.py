@@ -242,8 +242,11 @@ class Block:
             return scores
         rows, columns = (index >= 0).nonzero(as_tuple=True)
         found = index[rows, columns]
-        keys = search.pack(search.scores.pairs(self.start + rows, found), found)
         again = torch.full_like(scores, -torch.inf)
+        if search.scores.metric == "euclidean":
+            again[rows, columns] = -search.scores.distances(self.start + rows, found)
+            return again
+        keys = search.pack(search.scores.pairs(self.start + rows, found), found)
         again[rows, columns] = search.unpack(keys)[0]
         return search.scores.readable(again, slice(self.start, self.stop))
 

@@ -71,6 +71,16 @@ class ProductScores:
             scores[at : at + step] = dot / (self.a[r] * self.b[c]) - (0.0 if self.c is None else self.c[c])
         return scores
 
+    def distances(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Distances of the pairs `(rows[i], columns[i])` in float64; duplicates are at exactly 0 of each other."""
+        distances = torch.empty(len(rows), dtype=torch.float64, device=self.queries.device)
+        step = max(1, 2**22 // self.queries.shape[1])
+        for at in range(0, len(rows), step):
+            part = slice(at, at + step)
+            apart = self.queries[rows[part]].double() - self.gallery[columns[part]].double()
+            distances[part] = torch.linalg.vector_norm(apart, dim=1)
+        return distances
+
     def rows(self, rows: Tensor) -> Tensor:
         """Exact scores `(n, G)` of the queries `rows`."""
         if self._gallery64 is None:

@@ -108,6 +108,8 @@ class IDMLPreTrainedModel(PreTrainedModel):
     input_modalities = ("image",)
     model_tags = ["timm", "metric-learning", "image-retrieval", "idml"]
     accepts_loss_kwargs = False
+    # of nearly all trunks; each model says whether it is true of its own
+    supports_gradient_checkpointing = True
     _task = "retrieval"
     _supports_sdpa = True
     _no_split_modules = ["IDMLModel"]
@@ -117,6 +119,10 @@ class IDMLPreTrainedModel(PreTrainedModel):
         # The default would redraw every layer of the trunk; timm has initialised them already.
         if isinstance(module, (UncertaintyHead, PastImages)):
             module.reset_parameters()
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+            init.zeros_(module.running_mean)
+            init.ones_(module.running_var)
+            init.zeros_(module.num_batches_tracked)
         else:
             rebuild_buffers(module)
 

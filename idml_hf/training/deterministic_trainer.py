@@ -5,24 +5,24 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback
-from transformers.trainer_utils import EvalLoopOutput, HubStrategy, get_last_checkpoint
+from transformers import TrainerCallback
+from transformers.trainer_utils import HubStrategy, get_last_checkpoint
 
 from idml_hf.data import DeviceAugmentation, Normalizer
 
 from .arguments import IDMLTrainingArguments
 from .callbacks import EpochOfSampler, FrozenTrunk, UncertaintyMonitor, ValueClipping
+from .evaluating_trainer import EvaluatingTrainer
 from .optim import parameter_groups, step_schedule
 from .sampler import RandomBatchSampler
 
 
-class DeterministicTrainer(Trainer):
+class DeterministicTrainer(EvaluatingTrainer):
     """Trains a model of this package: batches and what is drawn for them depend on their place in the run alone.
 
     So a run that is interrupted and resumed ends with the same weights, bit for bit.
@@ -197,28 +197,6 @@ class DeterministicTrainer(Trainer):
         with torch.no_grad(), self.compute_loss_context_manager():
             out = model(pixel_values=self._images(inputs["pixel_values"]))
         return None, self._predictions(out), inputs["labels"]
-
-    def _predictions(self, out: Any) -> tuple[Tensor, ...]:
-        """What is kept of the model's output, to measure the whole."""
-        raise NotImplementedError
-
-    def evaluation_loop(
-        self,
-        dataloader: DataLoader,
-        description: str,
-        prediction_loss_only: bool | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> EvalLoopOutput:
-        """Run the model on all images, then measure the whole."""
-        output = super().evaluation_loop(dataloader, description, False, ignore_keys, metric_key_prefix)
-        metrics = self._measure(output.predictions, np.asarray(output.label_ids), dataloader.dataset)
-        output.metrics.update({f"{metric_key_prefix}_{k}": v for k, v in metrics.items()})
-        return output
-
-    def _measure(self, predictions: tuple[np.ndarray, ...], labels: np.ndarray, images: Any) -> dict[str, Any]:
-        """The metrics of the evaluation data."""
-        raise NotImplementedError
 
     def create_model_card(
         self, model_name: str | None = None, tags: Any = (), dataset: Any = None, **rest: Any

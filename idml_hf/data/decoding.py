@@ -209,7 +209,7 @@ def _turned(pixels: torch.Tensor, turn: int) -> torch.Tensor:
     if turn >= 5:
         pixels = pixels.transpose(-1, -2)
     axes = {2: (-1,), 3: (-2, -1), 4: (-2,), 6: (-1,), 7: (-2, -1), 8: (-2,)}.get(turn)
-    return pixels.flip(axes) if axes else pixels.contiguous()
+    return pixels.flip(axes) if axes else pixels
 
 
 def _buffer(data: bytes) -> torch.Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -48,12 +47,18 @@ def as_image_set(
     if isinstance(images, ImageSet):
         found = images
     elif isinstance(images, (datasets.Dataset, datasets.DatasetDict)):
+        # decoded once, when they are used: what cannot be read is named then
         found = load_images(images, split, check_images=False)
     elif isinstance(images, (str, os.PathLike)) and not os.path.isfile(images):
-        found = load_images(Path(images) if isinstance(images, os.PathLike) else images, split, check_images=False)
+        found = load_images(os.fspath(images), split)
     else:
         found = _from_items(_items(images))
     return found if labels is None else _labelled(found, labels, class_names)
+
+
+def is_table(images: Any) -> bool:
+    """Whether these are a `Dataset`, a `DatasetDict` or an `IterableDataset`."""
+    return isinstance(images, (datasets.Dataset, datasets.DatasetDict, datasets.IterableDataset))
 
 
 def _items(images: Any) -> list[Any]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from idml_hf.data import ImageSet, load_images
+from idml_hf.data import ImageSet, as_image_set, load_images
+from idml_hf.data.as_image_set import is_table
 
 from .queries import read_queries
 
@@ -19,13 +20,16 @@ def gallery_images(images: Images) -> ImageSet | Sequence[Any]:
     """Images ready to be embedded, with their paths and classes where these are known.
 
     Args:
-        images: an `ImageSet`; what `idml_hf.data.load_images` takes; an image, its path, or a list of these.
+        images: an `ImageSet`; what `idml_hf.data.load_images` takes; a stream of `datasets`; an image, its path, or a
+            list of these.
 
     Raises:
         FileNotFoundError, UnreadableImageError, ValueError: naming what cannot be read.
     """
     if isinstance(images, ImageSet):
         return images
+    if is_table(images):
+        return as_image_set(images)
     if isinstance(images, (str, Path)) and not Path(images).is_file():
         return load_images(images)
     if isinstance(images, (str, Path)):

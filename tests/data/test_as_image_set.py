@@ -11,6 +11,8 @@ import torch
 from idml_hf.data import UnreadableImageError, as_image_set, load_images
 from idml_hf.data.eval_images import EvalImages
 from idml_hf.image_processing_idml import IDMLImageProcessor
+from idml_hf.index import IDMLIndex
+from idml_hf.modeling_idml import IDMLModel
 
 PICTURE = replicas.picture(3)
 PIXELS = np.asarray(PICTURE)
@@ -127,3 +129,27 @@ def test_the_processor_takes_them_all(tmp_path):
     prepared = EvalImages(as_image_set(kinds(tmp_path).values()), processor)
     values = torch.stack([sample["pixel_values"] for sample in prepared.__getitems__(list(range(len(prepared))))])
     assert torch.equal(values, values[:1].expand_as(values))
+    table = datasets.Dataset.from_dict({"image": [PICTURE, PICTURE], "label": ["a", "b"]})
+    for given in (
+        table,
+        table.to_iterable_dataset(),
+        list(kinds(tmp_path).values()),
+        [PICTURE],
+        PIXELS,
+        str(tmp_path),
+    ):
+        prepared = EvalImages(given, processor)
+        assert torch.equal(prepared[len(prepared) - 1]["pixel_values"], values[0])
+    assert EvalImages(table, processor).labels.tolist() == [0, 1]
+
+
+def test_an_index_is_built_from_a_table_and_asked_with_one():
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["ant", "bee"])})
+    pictures = [replicas.picture(seed, (32, 32)) for seed in range(4)]
+    table = datasets.Dataset.from_dict({"image": pictures, "label": [0, 1, 1, 0]}, features=features)
+    model = IDMLModel.from_backbone("test_resnet", pretrained=False, embedding_dim=8)
+    processor = IDMLImageProcessor.from_backbone("test_resnet", image_size=32)
+    for given in (table.shuffle(seed=3).with_format("torch"), table.to_iterable_dataset()):
+        index = IDMLIndex.build(model, given, processor, progress=False)
+        found = index.search(table.select([2, 0]), k=1)
+        assert found.names[:, 0].tolist() == ["bee", "ant"] and found.scores.min() > 0.9999

@@ -256,6 +256,17 @@ def metric(key: str) -> Metric:
     )
 
 
+def protocol_in_words(protocol: str) -> str:
+    """What counts as a match under a protocol.
+
+    Example:
+        >>> protocol_in_words("grouped:family")
+        'matches of the same family do not count'
+    """
+    kind, _, column = protocol.partition(":")
+    return f"matches of the same {column} do not count" if kind == "grouped" else "all matches count"
+
+
 def measured(metrics: dict[str, Any], *names: str) -> list[str]:
     """Those of the keys that metrics hold, in the order asked for; a family (`recall_at_{n}`) in that of the metrics.
 
@@ -313,4 +324,5 @@ __all__ = [
     "measured",
     "metric",
     "parse",
+    "protocol_in_words",
 ]

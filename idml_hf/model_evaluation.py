@@ -6,12 +6,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pandas
+
 from .data import load_images
 from .embedding import Embeddings, embed_dataset, run_model
 from .evaluation import Evaluation, RetrievalEvaluator
 from .evaluation.classification import classification_metrics
 from .evaluation.evaluator import json_ready
-from .files import write_json
+from .files import replacing, write_json
 from .image_processing_idml import IDMLImageProcessor
 from .modeling_idml import IDMLModel
 
@@ -73,12 +75,13 @@ def evaluate_model(
     root: str | Path | None = None,
     group_column: str | None = None,
     split: str = "test",
+    foreign: str | Path | None = None,
     skip_bad_images: bool = False,
     batch_size: int = 64,
     num_workers: int = 0,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Evaluate a saved model on a named data set; write `metrics.json` and `report.html`.
+    """Evaluate a saved model on a named data set; write `metrics.json`, `classes.csv` and `report.html`.
 
     Args:
         model: Folder or Hub id.
@@ -87,6 +90,7 @@ def evaluate_model(
         root: Where a named data set lies on disk.
         group_column: Column of groups, as for [`idml_hf.data.load_retrieval_data`].
         split: `train`, `validation`, `test` or `all`.
+        foreign: Data set of another kind, whose images should be told from those that belong.
         skip_bad_images: Go on without the images that cannot be read.
         batch_size: Images at a time.
         num_workers: Processes that decode.
@@ -104,18 +108,24 @@ def evaluate_model(
     images = load_images(dataset, split, root=root, group_column=group_column, skip_bad_images=skip_bad_images)
     if not images.num_classes:
         raise ValueError(f"{dataset} has no classes, so there is nothing to evaluate by")
+    others = None if foreign is None else load_images(foreign, None, skip_bad_images=skip_bad_images)
     evaluator = RetrievalEvaluator(group_column=images.group_column, clustering=True)
     evaluation = evaluate_images(
         loaded,
         processor,
         images,
         evaluator=evaluator,
+        ood_images=others,
         batch_size=batch_size,
         num_workers=num_workers,
         progress=progress,
     )
     output = Path(output)
     evaluation.report(images, output / "report.html", title=f"{model} on {dataset}")
+    classes = pandas.DataFrame(evaluation.ranking.by_class())
+    classes.insert(1, "name", [images.class_names[label] for label in classes["label"]])
+    with replacing(output / "classes.csv") as part:
+        classes.to_csv(part, index=False)
     metrics = {
         "dataset": str(dataset),
         "split": split,

@@ -115,6 +115,12 @@ def test_readers_agree_about_unit_digits_and_direction() -> None:
     assert metric_tables(metrics)[0].head == ["protocol", *(metric(key).title for key in list(metrics)[1:])]
 
 
+def test_the_terminal_says_the_protocol_in_words_and_names_as_they_are() -> None:
+    title = metrics_table({"dataset": "photos [red]/", "protocol": "grouped:maker"}).title
+    assert str(title) == "photos [red]/: matches of the same maker do not count"
+    assert str(metrics_table({"dataset": "x"}).title) == "x: all matches count"
+
+
 def test_families_are_listed_in_the_order_measured() -> None:
     metrics = dict.fromkeys(["map_at_r", "recall_at_10", "recall_at_1", "map_at_10", "answered_at_5"], 0.5)
     assert measured(metrics, "recall_at_{n}", "nmi", "map_at_{n}", "map_at_r") == [

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 import torch
 
@@ -67,7 +68,14 @@ def test_a_saved_model_leaves_metrics_and_a_report(
     model.save_pretrained(tmp_path / "model")
     processor.save_pretrained(tmp_path / "model")
     monkeypatch.setattr(model_evaluation, "load_images", lambda *arguments, **options: images)
-    metrics = evaluate_model(tmp_path / "model", "emoji-mini", tmp_path / "made" / "report", progress=False)
+    output = tmp_path / "made" / "report"
+    metrics = evaluate_model(tmp_path / "model", "emoji-mini", output, foreign="the same", progress=False)
+    assert metrics["ood_auroc"] == pytest.approx(0.5)
+    classes = pandas.read_csv(output / "classes.csv")
+    assert classes["num_queries"].sum() == metrics["num_queries"]
+    assert np.average(classes["map_at_r"], weights=classes["num_queries"]) == pytest.approx(metrics["map_at_r"])
+    assert classes["map_at_r"].mean() == pytest.approx(metrics["macro_map_at_r"])
+    assert classes["name"].tolist() == [images.class_names[label] for label in classes["label"]]
     assert json.loads((tmp_path / "made/report/metrics.json").read_text()) == metrics
     assert metrics["dataset"] == "emoji-mini" and metrics["protocol"] == f"grouped:{images.group_column}"
     assert 0 <= metrics["nmi"] <= 1 and np.isfinite(metrics["crop_test"])

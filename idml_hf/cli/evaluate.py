@@ -20,11 +20,12 @@ def evaluate(
     root: Root = None,
     group_column: GroupColumn = None,
     split: Annotated[str, typer.Option(help="train, validation, test or all")] = "test",
+    foreign: Annotated[str | None, typer.Option(help="Data of another kind, to be told from what belongs")] = None,
     skip_bad_images: SkipBad = False,
     batch_size: BatchSize = 64,
     workers: Workers = 0,
 ) -> None:
-    """Measure retrieval and uncertainty on a data set; writes metrics.json and an HTML report with pictures."""
+    """Measure retrieval and uncertainty on a data set; writes metrics.json, classes.csv and an HTML report."""
     quiet()
     from idml_hf.model_evaluation import evaluate_model
 
@@ -35,6 +36,7 @@ def evaluate(
         root=root,
         group_column=group_column,
         split=split,
+        foreign=foreign,
         skip_bad_images=skip_bad_images,
         batch_size=batch_size,
         num_workers=workers,

@@ -6,8 +6,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from idml_hf.metric_names import measured, metric
+from idml_hf.metric_names import measured, metric, protocol_in_words
 
 _SHOWN = (
     "recall_at_1",
@@ -39,7 +40,9 @@ _SHOWN = (
 def metrics_table(metrics: dict[str, Any]) -> Table:
     """The main metrics, with those of the ungrouped protocol beside them where there are two."""
     plain = any(key.startswith("plain_") for key in metrics)
-    table = Table(title=f"{metrics.get('dataset', '')} ({metrics.get('protocol', 'plain')})")
+    words = f"{metrics.get('dataset', '')}: {protocol_in_words(metrics.get('protocol', 'plain'))}"
+    # file names may hold what the terminal would take for markup
+    table = Table(title=Text(words, style="table.title"))
     table.add_column("metric")
     table.add_column("value", justify="right")
     if plain:

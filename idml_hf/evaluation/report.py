@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from idml_hf.files import write_text
-from idml_hf.metric_names import SIGNALS, is_number, key_for, metric
+from idml_hf.metric_names import SIGNALS, is_number, key_for, metric, protocol_in_words
 from idml_hf.metric_tables import Table, metric_tables, number
 
 from .plots import collection_map, risk_coverage_plot, uncertainty_histogram
@@ -90,6 +90,7 @@ def write_report(
         title=title,
         metrics=evaluation.metrics,
         summary=_summary(evaluation.metrics),
+        protocol=protocol_in_words(evaluation.metrics["protocol"]),
         tables=[*metric_tables(evaluation.metrics), *_classes(evaluation.ranking, pictures)],
         plots=_plots(evaluation, class_names, confidence),
         sheets=_sheets(evaluation, pictures),

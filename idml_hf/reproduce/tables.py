@@ -110,6 +110,14 @@ SOP_COLUMNS = (RECALL_AT_1, Column.of("recall_at_10"), *RETRIEVAL_REST)
 # the plain loss, too, with what the model remembers of its training images
 WITH_REFERENCE = tuple(map(Column.of, ("with_reference_recall_at_1", "with_reference_map_at_r")))
 R_AUROC = Column.of("r_auroc")
+# what the uncertainty is worth: on clean pictures beside what they let one know, and where half are degraded
+UNCERTAINTY = (
+    R_AUROC,
+    *map(
+        Column.of,
+        ("r_auroc_ceiling", "r_auroc_ambiguous", "auroc_max_similarity_ambiguous", "degraded_auroc"),
+    ),
+)
 TOP1, TOP5 = Column.of("top1"), Column.of("top5")
 AURC = Column.of("aurc")
 CALIBRATION = tuple(map(Column.of, ("ece", "nll")))
@@ -190,7 +198,7 @@ EMOJI = Table(
     "Emoji, cross-style",
     "retrieval",
     retrieval_rows("emoji.yaml", loss_kwargs=EMOJI_LOSSES),
-    (*RETRIEVAL_COLUMNS, *WITH_REFERENCE, R_AUROC),
+    (*RETRIEVAL_COLUMNS, *WITH_REFERENCE, *UNCERTAINTY),
 )
 
 ICONS = Table(
@@ -198,7 +206,7 @@ ICONS = Table(
     "Icons, across makers",
     "retrieval",
     retrieval_rows("icons.yaml", loss_kwargs=EMOJI_LOSSES),
-    (*RETRIEVAL_COLUMNS, *WITH_REFERENCE, R_AUROC),
+    (*RETRIEVAL_COLUMNS, *WITH_REFERENCE, *UNCERTAINTY),
     folder=True,
 )
 

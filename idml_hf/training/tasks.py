@@ -25,7 +25,7 @@ from idml_hf.embedding import embed_dataset
 from idml_hf.evaluation.evaluator import Evaluation, RetrievalEvaluator
 from idml_hf.evaluation.plots import risk_coverage_plot
 from idml_hf.image_processing_idml import IDMLImageProcessor
-from idml_hf.model_evaluation import evaluate_classifier
+from idml_hf.model_evaluation import evaluate_classifier, evaluate_images
 from idml_hf.modeling_idml import IDMLPreTrainedModel
 
 from .deterministic_trainer import DeterministicTrainer
@@ -124,13 +124,20 @@ class RetrievalTask(Task):
         self, model: Any, processor: IDMLImageProcessor, data: RetrievalData, progress: bool = True
     ) -> TestResult:
         """Retrieval, clustering and uncertainty on the test classes."""
-        embeddings = embed_dataset(model, processor, data.test, progress=progress)
-        evaluator = RetrievalEvaluator((1, 2, 4, 8, 10), group_column=data.group_column, clustering=True)
-        evaluation = evaluator.evaluate_embeddings(embeddings, data.test.labels, groups=data.test.groups)
+        evaluator = RetrievalEvaluator(
+            (1, 2, 4, 8, 10),
+            group_column=data.group_column,
+            clustering=True,
+            robustness_images=0,
+            foreign_images=0,
+            pairs=0,
+        )
+        evaluation = evaluate_images(model, processor, data.test, evaluator=evaluator, progress=progress)
         metrics = evaluation.metrics | reference_metrics(model, processor, data, evaluation, progress)
 
         def draw(path: Path) -> None:
-            plot = risk_coverage_plot(evaluation.ranking, embeddings.uncertainty, embeddings.semantic_norm)
+            said = evaluation.embeddings
+            plot = risk_coverage_plot(evaluation.ranking, said.uncertainty, said.semantic_norm)
             plot.savefig(path, dpi=110)
 
         return TestResult(metrics, {"risk_coverage.png": draw})

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from idml_hf.search.approximate import ApproximateSearch
+from idml_hf.search.arrays import as_tensor
 from idml_hf.search.rescoring import cosines_of_pairs, single_precision_error
 
 _ROWS, _COLUMNS = 1024, 4096
@@ -49,7 +50,7 @@ def near_duplicates(
         >>> near_duplicates(rows, 0.9, max_pairs=10)
         (array([[0, 2]]), array([1.]))
     """
-    rows = torch.from_numpy(semantic).to(device)
+    rows = as_tensor(semantic).to(device)
     error = single_precision_error(semantic.shape[1])
     best = (np.empty((0, 2), dtype=np.int64), np.empty(0))
     for top in range(0, len(rows), _ROWS):

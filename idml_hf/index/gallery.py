@@ -201,6 +201,12 @@ class Gallery:
             return ""
         return self.class_names[label] if self.class_names else str(label)
 
+    def names_of(self, labels: np.ndarray) -> np.ndarray:
+        """Names of labels of any shape, as objects."""
+        distinct, row = np.unique(labels, return_inverse=True)
+        names = np.array([self.name_of(label) for label in distinct.tolist()], dtype=object)
+        return names[row].reshape(labels.shape)
+
     def positions(self, ids: Any) -> np.ndarray:
         """Row of each id.
 
@@ -354,7 +360,11 @@ def _stored(arrays: Mapping[str, np.ndarray], name: str, kind: Any, dimensions: 
 
 
 def _norms(embeds: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(embeds, axis=1)
+    with np.errstate(over="ignore"):
+        norms = np.linalg.norm(embeds, axis=1)
+        huge = ~np.isfinite(norms)
+        norms[huge] = np.linalg.norm(embeds[huge].astype(np.float64), axis=1)
+    return norms
 
 
 def _texts(texts: pa.Array | pa.ChunkedArray) -> pa.StringArray:

@@ -234,7 +234,7 @@ class IDMLMilvusIndex:
             ids=ids,
             scores=scores,
             labels=labels,
-            names=np.array([[self._name_of(label) for label in row] for row in labels.tolist()], dtype=object),
+            names=np.array([self._name_of(label) for label in labels.ravel().tolist()], object).reshape(labels.shape),
             paths=_column(ids, hits, "path", object),
             match_uncertainty=_column(ids, hits, "uncertainty", np.float32),
             uncertainty=uncertainty,

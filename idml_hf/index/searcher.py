@@ -149,7 +149,7 @@ class Searcher:
             ids=np.where(empty, -1, gallery.ids[positions]),
             scores=matches.scores,
             labels=labels,
-            names=np.array([[gallery.name_of(label) for label in row] for row in labels.tolist()], dtype=object),
+            names=gallery.names_of(labels),
             paths=np.array(gallery.paths.take(pa.array(positions.ravel().clip(min=0)))).reshape(positions.shape),
             match_uncertainty=np.where(empty, np.float32(np.nan), match_uncertainty),
             uncertainty=np.linalg.norm(uncertainty_embeds, axis=1),

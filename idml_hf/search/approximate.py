@@ -31,7 +31,8 @@ _OPTIONS = {
 _MOST = {"nlist": 2**22, "neighbors": 512, "nprobe": 2**22, "ef_construction": 2**16, "ef_search": 2**20}
 _WIDE = 64, 4  # candidates beyond k, and for each of k, where they are proposed by another score than that which ranks
 _REMOVED = 1 / 4  # share of the items known to faiss that may be gone before it starts afresh
-_GROWTH = 4  # growth of the gallery from which on faiss starts afresh with more groups
+_GROWTH = 4  # growth of the gallery from which on groups and codes are learnt afresh
+_LEAST = 64  # items that codes of one number a dimension are learnt from
 
 
 class ApproximateSearch:
@@ -79,6 +80,10 @@ class ApproximateSearch:
         return self._number
 
     @property
+    def _codes(self) -> str:
+        return self._fixed.get("codes", "Flat")
+
+    @property
     def is_ready(self) -> bool:
         """Whether there are enough items for faiss; else all are compared."""
         return self._index is not None
@@ -86,8 +91,8 @@ class ApproximateSearch:
     def add(self, gallery: np.ndarray) -> None:
         """Take in the rows at the end of `gallery` (N, d), float32 unit rows, that are not known yet."""
         new = len(gallery) - self._number
-        automatic = self.family == "ivf" and "nlist" not in self._fixed | self.options
-        if self._index is None or (automatic and len(gallery) > _GROWTH * self._trained_on):
+        learns = self.family == "ivf" or self._codes != "Flat"
+        if self._index is None or (learns and len(gallery) > _GROWTH * self._trained_on):
             self._build(gallery)
         elif new:
             if self._slots is not None:
@@ -122,8 +127,7 @@ class ApproximateSearch:
             `scores` float64 (Q, k) and `positions` int64 (Q, k) as of [`idml_hf.search.nearest`]; -inf and -1 where
             fewer than `k` are proposed.
         """
-        exact_codes = self._fixed.get("codes", "Flat") == "Flat"
-        width = k + SLACK if exact_codes and not doubts else _WIDE[1] * k + _WIDE[0]
+        width = k + SLACK if self._codes == "Flat" and not doubts else _WIDE[1] * k + _WIDE[0]
         candidates = self.candidates(queries, min(width, len(gallery)))
         return rescore(queries, gallery, candidates, k, **doubts)
 
@@ -198,9 +202,13 @@ class ApproximateSearch:
         self._index, self._trained_on = index, len(rows)
 
     def _needed(self, number: int) -> int:
-        codes = self._fixed.get("codes", "Flat")
-        entries = 2 ** int((re.search(r"x(\d+)", codes) or ["", "8"])[1]) if codes.startswith("PQ") else 1
-        return max(self._groups(number), entries) if self.family == "ivf" else 1
+        codes = self._codes
+        least = 1
+        if codes.startswith("PQ"):
+            least = 2 ** int((re.search(r"x(\d+)", codes) or ["", "8"])[1])
+        elif codes != "Flat":
+            least = _LEAST
+        return max(self._groups(number), least) if self.family == "ivf" else least
 
     def _groups(self, number: int) -> int:
         default = max(1, min(number, int(4 * math.sqrt(number))))

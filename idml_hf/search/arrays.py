@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 _PART = 2**14  # rows checked at a time, so that no float64 copy of a matrix is made
@@ -180,6 +182,15 @@ def as_positive(value: Any, name: str) -> float:
     return number
 
 
+def as_tensor(array: np.ndarray) -> Tensor:
+    """A tensor on the memory of an array, which may be read-only: it is for reading."""
+    if min(array.strides, default=0) < 0:  # torch does not know these
+        array = np.ascontiguousarray(array)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
 def as_array(values: Any, name: str) -> np.ndarray:
     """`values` as an array of native byte order: lists, arrays and tensors of any type, device and graph.
 
@@ -233,6 +244,7 @@ __all__ = [
     "as_integers",
     "as_numbers",
     "as_positive",
+    "as_tensor",
     "finite_rows",
     "number_rows",
     "unit_rows",

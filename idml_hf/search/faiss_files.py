@@ -90,20 +90,17 @@ def _check_lists(index: Any) -> None:
     if not fits or not isinstance(quantizer, (faiss.IndexFlat, faiss.IndexHNSWFlat)):
         raise ValueError("the inverted lists do not fit each other")
     _check_codes(quantizer)
+    sizes = [lists.list_size(group) for group in range(index.nlist)]
+    if sum(sizes) != index.ntotal:
+        raise ValueError("the inverted lists do not hold each item once")
     seen = np.zeros(index.ntotal, dtype=bool)
-    number = 0
-    for group in range(index.nlist):
-        size = lists.list_size(group)
-        if not size:
-            continue
-        number += size
-        if number > index.ntotal:
-            break
-        ids = faiss.rev_swig_ptr(lists.get_ids(group), size)
-        if ids.min() < 0 or ids.max() >= index.ntotal:
-            raise ValueError("the inverted lists lead nowhere")
-        seen[ids] = True
-    if number != index.ntotal or not seen.all():
+    for group, size in enumerate(sizes):
+        if size:
+            ids = faiss.rev_swig_ptr(lists.get_ids(group), size)
+            if ids.min() < 0 or ids.max() >= index.ntotal:
+                raise ValueError("the inverted lists lead nowhere")
+            seen[ids] = True
+    if not seen.all():
         raise ValueError("the inverted lists do not hold each item once")
 
 

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from scipy.special import lambertw
 
+from .arrays import as_tensor
 from .exact import top_k
 from .rescoring import STEPS, introspective, single_precision_error, squared_distances
 
@@ -30,6 +31,7 @@ _QUERIES = 128  # queries a pass over the gallery
 _CHUNKS = 16  # places in the gallery that give the first threshold
 _DENSE = 1e-3  # share of a block's pairs beyond which all their uncertainties are compared by one product
 _USELESS = 1 / 2  # share of a block's pairs beyond which the bound has not paid: D is taken of all of them
+_LARGEST = 1e15  # norm of an uncertainty up to which bounds can be computed in float32
 _SAFETY = 1 - 1e-5  # keeps a bound computed in float32 below the true one
 
 
@@ -76,14 +78,19 @@ def nearest_introspective(
     if torch.device(device).type != "cpu":
         arguments = (queries, query_uncertainty, gallery, gallery_uncertainty, k, tau)
         return _compare_all(*arguments, torch.device(device))
-    norms = np.concatenate([np.linalg.norm(part, axis=1) for part in np.array_split(gallery_uncertainty, _CHUNKS)])
+    norms = np.concatenate([_norms(part) for part in np.array_split(gallery_uncertainty, _CHUNKS)])
+    if not max(norms.max(), _norms(query_uncertainty).max()) < _LARGEST:
+        arguments = (queries, query_uncertainty, gallery, gallery_uncertainty, k, tau)
+        return _compare_all(*arguments, torch.device("cpu"))
+
+    q, u_q, g, u_g = (as_tensor(rows) for rows in (queries, query_uncertainty, gallery, gallery_uncertainty))
 
     def search(start: int) -> IntrospectiveMatches:
         part = slice(start, start + size)
-        arguments = (queries[part], query_uncertainty[part], gallery, gallery_uncertainty, k, tau)
         try:
-            return _Pass(*arguments, norms).run()
+            return _Pass(q[part], u_q[part], g, u_g, k, tau, norms).run()
         except _BoundUselessError:
+            arguments = (queries[part], query_uncertainty[part], gallery, gallery_uncertainty, k, tau)
             return _compare_all(*arguments, torch.device("cpu"))
 
     workers = torch.get_num_threads()
@@ -95,6 +102,11 @@ def nearest_introspective(
         np.concatenate([part.positions for part in parts]),
         float(np.average([part.reranked for part in parts], weights=[len(part.scores) for part in parts])),
     )
+
+
+def _norms(rows: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return np.linalg.norm(rows, axis=1)
 
 
 @contextmanager
@@ -139,18 +151,17 @@ class _Pass:
 
     def __init__(
         self,
-        queries: np.ndarray,
-        query_uncertainty: np.ndarray,
-        gallery: np.ndarray,
-        gallery_uncertainty: np.ndarray,
+        queries: torch.Tensor,
+        query_uncertainty: torch.Tensor,
+        gallery: torch.Tensor,
+        gallery_uncertainty: torch.Tensor,
         k: int,
         tau: float,
         norm_g: np.ndarray,
     ) -> None:
-        self.q, self.u_q = torch.from_numpy(queries), torch.from_numpy(query_uncertainty)
-        self.g, self.u_g = torch.from_numpy(gallery), torch.from_numpy(gallery_uncertainty)
+        self.q, self.u_q, self.g, self.u_g = queries, query_uncertainty, gallery, gallery_uncertainty
         self.k, self.tau = k, tau
-        self.norm_q, self.norm_g = np.linalg.norm(query_uncertainty, axis=1), norm_g
+        self.norm_q, self.norm_g = _norms(query_uncertainty.numpy()), norm_g
         self.error = single_precision_error(queries.shape[1])
         self.error_u = single_precision_error(query_uncertainty.shape[1])
         self.squares = np.full((len(queries), k), np.inf)

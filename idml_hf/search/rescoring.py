@@ -1,6 +1,7 @@
 """Exact scores and the order of matches: what every search ends in, whatever has proposed its candidates.
 
-A score is computed in double precision and rounded to a multiple of 2**-40. Equal scores go to the smaller position.
+A score, the cosine or less the square of D, is computed in double precision and rounded to a multiple of 2**-40. Equal
+scores go to the smaller position.
 Neither depends on how candidates were found, nor on the processor, the number of threads or the size of a block.
 """
 

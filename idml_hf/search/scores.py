@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from .arrays import as_numbers, as_positive
+from .arrays import as_numbers, as_positive, as_tensor
 
 METRICS = ("cosine", "euclidean", "introspective")
 
@@ -139,7 +138,7 @@ def as_matrix(values: Any, name: str, device: str | torch.device | None = None) 
     if isinstance(values, Tensor) and values.is_floating_point() and values.layout == torch.strided:
         matrix = values.detach()
     else:
-        matrix = torch.from_numpy(_writable(as_numbers(values, name)))
+        matrix = as_tensor(as_numbers(values, name))
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise ValueError(f"{name} must be a non-empty matrix (items, dimensions), got shape {tuple(matrix.shape)}")
     device = torch.device(device) if device is not None else matrix.device
@@ -150,11 +149,6 @@ def as_matrix(values: Any, name: str, device: str | torch.device | None = None) 
     if bad.any():
         raise ValueError(f"{name} has NaN or infinite values, first in row {int(bad.nonzero()[0, 0])}")
     return matrix
-
-
-def _writable(array: np.ndarray) -> np.ndarray:
-    """The array, or a copy where torch cannot take it: it knows neither read-only memory nor negative strides."""
-    return array if array.flags.writeable and min(array.strides, default=0) >= 0 else array.copy()
 
 
 def _squares(matrix: Tensor, name: str) -> Tensor:

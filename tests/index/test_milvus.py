@@ -88,3 +88,37 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
         IDMLMilvusIndex.create(flat_index(20), tmp_path / "gallery.db")
     with pytest.raises(FileNotFoundError, match="no collection nothing"):
         IDMLMilvusIndex.open(tmp_path / "gallery.db", "nothing")
+
+
+def test_plain_labels_keep_their_numbers_and_names_their_classes(tmp_path: Path) -> None:
+    rows = np.eye(12)
+    numbers = IDMLIndex.from_embeddings(rows[:3], labels=[0, 1, 2])
+    named = IDMLIndex.from_embeddings(rows[3:5], labels=[0, 1], class_names=["cat", "dog"], ids=[10, 11])
+    with IDMLMilvusIndex.create(numbers, tmp_path / "numbers.db") as gallery:
+        with pytest.raises(ValueError, match="have no names, but those of the new images do"):
+            gallery.add(named.gallery)
+        found = gallery.search_embeddings(rows[:3], k=1)
+        assert found.names.ravel().tolist() == ["0", "1", "2"] and len(gallery) == 3
+        gallery.remove(np.arange(3))
+        gallery.add(named.gallery)
+    with IDMLMilvusIndex.open(tmp_path / "numbers.db") as gallery:
+        assert gallery.search_embeddings(rows[3:5], k=1).names.ravel().tolist() == ["cat", "dog"]
+        with pytest.raises(ValueError, match="need names"):
+            gallery.add(numbers.gallery)
+        unknown = IDMLIndex.from_embeddings(rows[5:6], ids=[20])
+        gallery.add(unknown.gallery)
+        assert gallery.search_embeddings(rows[5:6], k=1).names.tolist() == [[""]]
+
+
+def test_more_ties_than_are_asked_for_are_in_the_order_of_their_ids(tmp_path: Path) -> None:
+    rows = np.repeat(np.random.default_rng(0).standard_normal((2, 12)), 60, axis=0)
+    index = IDMLIndex.from_embeddings(rows, ids=np.random.default_rng(1).permutation(120))
+    with IDMLMilvusIndex.create(index, tmp_path / "gallery.db") as gallery:
+        found = gallery.search_embeddings(rows[[0, 60]], k=np.int64(5))
+        for row, ids in enumerate((index.gallery.ids[:60], index.gallery.ids[60:])):
+            assert found.ids[row].tolist() == np.sort(ids)[:5].tolist()
+        assert gallery.search_embeddings(np.empty((0, 12)), k=2).ids.shape == (0, 2)
+        for ids in ([1.5], ["3"], [True]):
+            with pytest.raises(ValueError, match="ids must be integers"):
+                gallery.remove(ids)
+        assert len(gallery) == 120

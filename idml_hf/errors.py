@@ -6,6 +6,7 @@ This file imports nothing heavy: `idml-hf --help` needs it, and it travels with 
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -51,7 +52,12 @@ def one_of(what: str, value: str, choices: Sequence[str]) -> str:
 
 @contextmanager
 def clear_loading_errors(name: Any, revision: str | None = None) -> Iterator[None]:
-    """Say in one line why `name`, a folder or a Hub id, cannot be loaded, where the Hub's client knows the reason."""
+    """Say in one line why `name`, a folder or a Hub id, cannot be loaded, where the Hub's client knows the reason.
+
+    Raises:
+        PermissionError: if there is such a folder, but this user may not look into it.
+    """
+    _refuse_closed_folder(str(name))
     try:
         yield
     except OSError as error:
@@ -60,6 +66,19 @@ def clear_loading_errors(name: Any, revision: str | None = None) -> Iterator[Non
             raise
         kind = FileNotFoundError if message.startswith("There is no folder") else OSError
         raise kind(message) from error
+
+
+def _refuse_closed_folder(name: str) -> None:
+    # what is closed looks as if it were not there to those who ask for the files in it
+    try:
+        closed = os.path.isdir(name) and not os.access(name, os.R_OK | os.X_OK)
+        os.stat(name)
+    except PermissionError:
+        closed = True
+    except (OSError, ValueError):
+        return
+    if closed:
+        raise PermissionError(f"{name} may not be read by this user: permission denied")
 
 
 def _loading_message(name: Any, revision: str | None, error: OSError) -> str | None:

@@ -1,14 +1,18 @@
 """What the confidence of a search is worth on classes that neither the model nor the calibration has seen.
 
-    python benchmarks/calibration.py MODEL --dataset emoji --root DIR
-    python benchmarks/calibration.py MODEL --dataset emoji-mini --splits 50
+    python benchmarks/calibration.py MODEL --dataset emoji --root DIR --group-column family --json calibration.json
+    python benchmarks/calibration.py MODEL --dataset emoji-mini --absent 0.3 --splits 50
 
-MODEL is what `idml-hf train --validation-fraction 0.25` wrote: the training classes held out there calibrate. Prints
+All classes that the model has not seen are dealt into two halves, many times: the test classes, and the training
+classes held out if MODEL was trained with `--validation-fraction`. One half calibrates, the other is asked. Where a
+share of the queries' classes is absent, so many classes of the other half, drawn at random, are each left out of the
+gallery of their own queries. Counts over the halves, for each promise, absent share and choice of inputs:
 
-1. the AUROC of the confidence on the test classes, against whether the first match is right, over calibrations that
-   differ in which classes they learn from; and the same without each input, and with each input alone;
-2. over class-disjoint halves of all unseen classes, calibrating on one half and asking on the other, how often a
-   promised error rate is broken, and the share of queries answered; the same for a confidence of the similarity alone.
+- broken: share of the halves where more of the answers are wrong than promised;
+- clearly_broken: where that is so by a one-sided binomial test at 5 %;
+- answered: mean share of the queries answered, and hindsight: what the best threshold on these very queries would have
+  answered;
+- and, printed only, the AUROC of the confidence against "the first match is right" and "the class is there".
 """
 
 from __future__ import annotations
@@ -16,93 +20,123 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import binom
 from sklearn.metrics import roc_auc_score
 from tqdm.auto import tqdm
 
 from idml_hf import IDMLImageProcessor, IDMLModel
-from idml_hf.confidence.calibration import fit_calibration
-from idml_hf.confidence.features import SIGNALS
-from idml_hf.confidence.labelled_queries import (
-    JudgedQueries,
-    LabelledQueries,
-    judge_among_themselves,
-)
+from idml_hf.confidence.calibration import PROMISES, Calibration
+from idml_hf.confidence.features import INPUTS
+from idml_hf.confidence.labelled_queries import LabelledQueries, Outcomes, judge_among_themselves
 from idml_hf.data import load_retrieval_data
 from idml_hf.embedding import embed_dataset
 from idml_hf.index.calibration_images import labelled_queries
 
-PROMISES = (0.05, 0.1, 0.2)
+ABSENT = (0.0, 0.3, 0.5)
+CHOICES = {
+    "all inputs": INPUTS,
+    "without the uncertainty": tuple(name for name in INPUTS if "uncertainty" not in name),
+    "similarity alone": INPUTS[:1],
+}
 
 
-def embedded(model_folder: Path, dataset: str, root: str | None, fraction: float | None) -> list[LabelledQueries]:
-    """The held-out training classes and the test classes."""
-    model = IDMLModel.from_pretrained(model_folder)
-    processor = IDMLImageProcessor.from_pretrained(model_folder)
-    seed = 0
-    if fraction is None:
-        run = json.loads((model_folder / "run.json").read_text())["run"]
-        fraction, seed = run["validation_fraction"], run["seed"]
-    if not fraction:
-        raise SystemExit("the model was trained without held-out classes: there is nothing to calibrate on")
-    data = load_retrieval_data(dataset, root=root, validation_fraction=fraction, seed=seed)
-    assert data.validation is not None
-    return [
-        labelled_queries(embed_dataset(model, processor, images), images) for images in (data.validation, data.test)
-    ]
+def unseen_classes(options: argparse.Namespace) -> LabelledQueries:
+    """The held-out training classes, if there are any, and the test classes."""
+    model = IDMLModel.from_pretrained(options.model)
+    processor = IDMLImageProcessor.from_pretrained(options.model)
+    record = options.model / "run.json"
+    run = json.loads(record.read_text())["run"] if record.is_file() else {}
+    fraction = (
+        run.get("validation_fraction", 0) if options.validation_fraction is None else options.validation_fraction
+    )
+    data = load_retrieval_data(
+        options.dataset,
+        root=options.root,
+        group_column=options.group_column,
+        validation_fraction=fraction,
+        seed=run.get("seed", 0),
+    )
+    images = [part for part in (data.validation, data.test) if part is not None]
+    return joined([labelled_queries(embed_dataset(model, processor, part), part) for part in images])
 
 
 def joined(parts: Sequence[LabelledQueries]) -> LabelledQueries:
     """Sets of different classes as one."""
     offsets = np.cumsum([0, *(part.labels.max() + 1 for part in parts[:-1])])
-    groups = [part.groups for part in parts]
+    groups = [part.groups for part in parts if part.groups is not None]
     return LabelledQueries(
         np.concatenate([part.semantic for part in parts]),
         np.concatenate([part.uncertainty_embeds for part in parts]),
         np.concatenate([part.labels + offset for part, offset in zip(parts, offsets, strict=True)]),
-        groups=None if any(group is None for group in groups) else np.concatenate(groups),
+        groups=np.concatenate(groups) if len(groups) == len(parts) else None,
     )
 
 
-def of_classes(queries: LabelledQueries, classes: np.ndarray) -> LabelledQueries:
-    """The images of some classes."""
-    rows = np.isin(queries.labels, classes)
-    return replace(
-        queries,
-        semantic=queries.semantic[rows],
-        uncertainty_embeds=queries.uncertainty_embeds[rows],
-        labels=queries.labels[rows],
-        groups=None if queries.groups is None else queries.groups[rows],
-    )
+def asked(outcomes: Outcomes, absent: float, seed: int) -> Outcomes:
+    """Each query once: as it is, or without its class if that is among those drawn to be absent."""
+    classes, counts = np.unique(outcomes.classes[~outcomes.present], return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(classes))
+    gone = classes[order[: np.searchsorted(np.cumsum(counts[order]) / counts.sum(), absent)]]
+    return outcomes.select(np.isin(outcomes.classes, gone) != outcomes.present)
 
 
-def auroc(fit: JudgedQueries, test: JudgedQueries, use: Sequence[str], seeds: int) -> tuple[float, float]:
-    """Mean and smallest AUROC on `test` of confidences from `use`."""
-    calibrations = (fit_calibration(fit, use=use, seed=seed) for seed in range(seeds))
-    values = [roc_auc_score(test.correct, calibration.confidence(test.signals)) for calibration in calibrations]
-    return float(np.mean(values)), float(np.min(values))
+def hindsight(confidence: np.ndarray, correct: np.ndarray, promise: float) -> float:
+    """Largest share of queries that a threshold could have answered with so many of the answers wrong."""
+    order = np.argsort(-confidence, kind="stable")
+    error = np.cumsum(~correct[order]) / np.arange(1, len(order) + 1)
+    ends = np.append(np.diff(confidence[order]) < 0, True)
+    return float((np.flatnonzero((error <= promise) & ends) + 1).max(initial=0) / len(order))
 
 
-def promises(unseen: LabelledQueries, splits: int) -> dict[tuple[str, float], np.ndarray]:
-    """By confidence and promise, means over splits of: broken, clearly broken, share answered, any answer."""
-    inputs = {"all inputs": SIGNALS, "similarity alone": SIGNALS[:1]}
-    rows: dict[tuple[str, float], list[tuple[float, ...]]] = {(name, p): [] for name in inputs for p in PROMISES}
-    classes = np.unique(unseen.labels)
+def measure(
+    unseen: LabelledQueries, absent: Sequence[float] = ABSENT, splits: int = 200
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows of the promises, and those of the AUROC."""
+    kept: dict[tuple[str, float, float], list[tuple[float, ...]]] = {}
+    order: dict[tuple[str, float], list[tuple[float, float]]] = {}
     for split in tqdm(range(splits), desc="Splits"):
-        order = np.random.default_rng(split).permutation(classes)
-        fit, test = (judge_among_themselves(of_classes(unseen, half)) for half in np.array_split(order, 2))
-        for name, use in inputs.items():
-            calibration = fit_calibration(fit, use=use, seed=split)
-            for promise in PROMISES:
-                given = ~calibration.predict(test.signals, promise).abstained
-                wrong, number = int((given & ~test.correct).sum()), int(given.sum())
-                clear = number > 0 and binomtest(wrong, number, promise, alternative="greater").pvalue < 0.05
-                rows[name, promise].append((wrong > promise * number, clear, given.mean(), number > 0))
-    return {key: np.mean(outcomes, axis=0) for key, outcomes in rows.items()}
+        classes = np.random.default_rng(split).permutation(np.unique(unseen.labels))
+        fit, test = (
+            judge_among_themselves(unseen.select(np.isin(unseen.labels, half)), most=None)
+            for half in np.array_split(classes, 2)
+        )
+        for share in absent:
+            queries = asked(test, share, split)
+            for name, use in CHOICES.items():
+                calibration = Calibration.fit(fit, absent=share, use=use, seed=split)
+                values = queries.inputs[:, [INPUTS.index(signal) for signal in use]]
+                confidence = np.where(queries.rivals >= 0, 0, calibration.confidence(values))
+                possible = ~calibration.outside(values) & (queries.rivals < 0)
+                order.setdefault((name, share), []).append(aurocs(confidence, queries))
+                for promise in PROMISES:
+                    given = possible & (confidence >= calibration.bar(promise))
+                    number, wrong = int(given.sum()), int((given & ~queries.correct).sum())
+                    clearly = number > 0 and binom.sf(wrong - 1, number, promise) < 0.05
+                    best = hindsight(confidence, queries.correct, promise)
+                    outcome = (wrong > promise * number, clearly, number / len(given), best)
+                    kept.setdefault((name, promise, share), []).append(outcome)
+    names = "broken", "clearly_broken", "answered", "hindsight"
+    rows = [
+        {"confidence": name, "promise": promise, "absent": share}
+        | {key: float(mean) for key, mean in zip(names, np.mean(outcomes, axis=0), strict=True)}
+        for (name, promise, share), outcomes in kept.items()
+    ]
+    ordered = [
+        {"confidence": name, "absent": share, "right": float(right), "there": float(there)}
+        for (name, share), values in order.items()
+        for right, there in [np.mean(values, axis=0)]
+    ]
+    return rows, ordered
+
+
+def aurocs(confidence: np.ndarray, queries: Outcomes) -> tuple[float, float]:
+    """Against "the first match is right", and against "the class is there" (NaN where all are)."""
+    there = float("nan") if queries.present.all() else float(roc_auc_score(queries.present, confidence))
+    return float(roc_auc_score(queries.correct, confidence)), there
 
 
 def main() -> None:
@@ -110,27 +144,33 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--dataset", default="emoji-mini")
     parser.add_argument("--root")
+    parser.add_argument("--group-column", help="queries do not see the images of their class and group")
+    parser.add_argument("--absent", type=float, help="share of queries whose class is not there; default: 0, 0.3, 0.5")
     parser.add_argument("--validation-fraction", type=float, help="default: what the model was trained with")
     parser.add_argument("--splits", type=int, default=200)
-    parser.add_argument("--seeds", type=int, default=8, help="calibrations that differ in what they learn from")
+    parser.add_argument("--json", type=Path, help="file for the rows of the promises")
     options = parser.parse_args()
 
-    parts = embedded(options.model, options.dataset, options.root, options.validation_fraction)
-    fit, test = (judge_among_themselves(part) for part in parts)
-    for name, judged in (("held-out training classes", fit), ("test classes", test)):
-        print(f"{name}: {len(judged.correct)} queries, first match right: {judged.correct.mean():.3f}")
-    print(f"\n{'inputs of the confidence':32}{'AUROC':>8}{'worst':>8}")
-    print(f"{'all':32}{'{:8.3f}{:8.3f}'.format(*auroc(fit, test, SIGNALS, options.seeds))}")
-    for name in SIGNALS:
-        others = [other for other in SIGNALS if other != name]
-        print(f"{'without ' + name:32}{'{:8.3f}{:8.3f}'.format(*auroc(fit, test, others, options.seeds))}")
-    for name in SIGNALS:
-        print(f"{name + ' alone':32}{'{:8.3f}{:8.3f}'.format(*auroc(fit, test, [name], options.seeds))}")
-    outcomes = promises(joined(parts), options.splits)
-    print(f"\n{options.splits} class-disjoint splits; clearly: by a one-sided binomial test at 5 %")
-    print(f"{'confidence':18}{'promise':>9}{'broken':>9}{'clearly':>9}{'answered':>10}{'splits with answers':>21}")
-    for (name, promise), (broken, clear, share, any_answer) in outcomes.items():
-        print(f"{name:18}{promise:9.2f}{broken:9.3f}{clear:9.3f}{share:10.3f}{any_answer:21.3f}")
+    unseen = unseen_classes(options)
+    grouped = "no groups" if unseen.groups is None else "images of a query's class and group are hidden"
+    print(f"{len(unseen.labels)} images of {len(np.unique(unseen.labels))} unseen classes; {grouped}")
+    rows, ordered = measure(unseen, ABSENT if options.absent is None else (options.absent,), options.splits)
+    if options.json is not None:
+        options.json.write_text(json.dumps(rows, indent=2), encoding="utf-8")
+    report(rows, ordered)
+
+
+def report(rows: Sequence[dict[str, Any]], ordered: Sequence[dict[str, Any]]) -> None:
+    """Print both tables."""
+    print(f"\n{'AUROC':26}{'absent':>8}{'right':>8}{'there':>8}")
+    for row in ordered:
+        print(f"{row['confidence']:26}{row['absent']:8.2f}{row['right']:8.3f}{row['there']:8.3f}")
+    print(f"\n{'':26}{'absent':>8}{'promise':>9}{'broken':>9}{'clearly':>9}{'answered':>10}{'hindsight':>11}")
+    for row in rows:
+        print(
+            f"{row['confidence']:26}{row['absent']:8.2f}{row['promise']:9.2f}{row['broken']:9.3f}"
+            f"{row['clearly_broken']:9.3f}{row['answered']:10.3f}{row['hindsight']:11.3f}"
+        )
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from idml_hf.confidence.verdict import below
 from idml_hf.data.decoding import open_image
 
 STYLE = """
@@ -81,26 +82,40 @@ def pairs(items: Sequence[tuple[Card, Card, str]]) -> str:
     return f'<div class="idml-pairs">{"".join(each)}</div>'
 
 
-def verdict(name: str, confidence: float | None, threshold: float, uncertainty: float, rank: float) -> str:
+@dataclass(frozen=True)
+class Judged:
+    """The verdict on a query.
+
+    Args:
+        confidence: probability that the first match is right.
+        bar: confidence that an answer takes; infinite if none is enough.
+        reason: why there is no answer; empty if there is one.
+    """
+
+    confidence: float
+    bar: float
+    reason: str
+
+
+def verdict(name: str, judged: Judged | None, uncertainty: float, rank: float) -> str:
     """What is said of a query: the answer or "not sure", with bars.
 
     Args:
         name: of the first match.
-        confidence: probability that it is right, or None without calibration.
-        threshold: confidence from which on it is given as an answer.
+        judged: the verdict, or None without calibration.
         uncertainty: of the query.
         rank: share of the collection that is less uncertain, 0 to 1.
     """
     kind, title = "plain", f"Nearest: {escape(name)}"
-    if confidence is not None:
-        kind, title = "unsure", f"Not sure. The best guess is {escape(name)}"
-        if confidence >= threshold:
-            kind, title = "sure", escape(name)
     rows = [_row("Uncertainty", _bar(rank, UNCERTAINTY), f"{uncertainty:.3f}")]
     explained = f"The image is more uncertain than {rank:.0%} of the collection."
-    if confidence is not None:
-        rows.insert(0, _row("Confidence", _bar(confidence, CONFIDENCE, threshold), f"{confidence:.0%}"))
-        explained = f"An answer takes a confidence of {threshold:.0%}. {explained}"
+    if judged is not None:
+        kind, title, why = "sure", escape(name), f"an answer takes a confidence of {below(judged.bar)}"
+        if judged.reason:
+            kind, title, why = "unsure", f"Not sure. The best guess is {escape(name)}", judged.reason
+        bar = _bar(judged.confidence, CONFIDENCE, min(judged.bar, 1))
+        rows.insert(0, _row("Confidence", bar, below(judged.confidence)))
+        explained = f"{escape(why[:1].upper() + why[1:])}. {explained}"
     return (
         f'<div class="idml-verdict idml-{kind}"><div class="idml-title">{title}</div>{"".join(rows)}'
         f'<div class="idml-caption">{explained}</div></div>'
@@ -122,4 +137,4 @@ def _data_url(image: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(image).decode()}"
 
 
-__all__ = ["STYLE", "Card", "cards", "pairs", "verdict"]
+__all__ = ["STYLE", "Card", "Judged", "cards", "pairs", "verdict"]

@@ -6,6 +6,7 @@ and nothing is loaded from other hosts.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from idml_hf.index.index import IDMLIndex
 from idml_hf.index.results import SearchResult
 from idml_hf.modeling_idml import IDMLModel
 
-from .html import STYLE, Card, cards, pairs, verdict
+from .html import STYLE, Card, Judged, cards, pairs, verdict
 
 MAX_UPLOAD = "20mb"
 UNCERTAIN_SHOWN = 24
@@ -61,21 +62,29 @@ class AppContents:
         if result is None:
             return ""
         rank = float(np.searchsorted(self.sorted_uncertainty, result.uncertainty[0]) / len(self.sorted_uncertainty))
-        confidence = None if result.confidence is None else float(result.confidence[0])
         name = str(result.names[0, 0]) or str(result.paths[0, 0]) or f"image {result.ids[0, 0]}"
-        return verdict(name, confidence, self._threshold(error_percent), float(result.uncertainty[0]), rank)
+        judged, calibration = None, self.index.calibration
+        if result.verdict is not None and calibration is not None and error_percent is not None:
+            error_rate = error_percent / 100
+            moved = replace(result.verdict, bar=calibration.bar(error_rate), error_rate=error_rate)
+            reason = replace(result, verdict=moved).reason(0)
+            judged = Judged(float(moved.confidence[0]), moved.bar, reason)
+        return verdict(name, judged, float(result.uncertainty[0]), rank)
 
     def promise(self, error_percent: float | None) -> str:
         """What an accepted error rate means for how many queries are answered."""
         calibration = self.index.calibration
         if calibration is None or error_percent is None:
             return "This index is not calibrated, so it cannot say when it may be wrong."
-        share = calibration.risk.coverage(error_percent / 100)
-        if not share:
-            return f"No confidence is enough to promise at most {error_percent:g} % wrong answers: it always abstains."
+        row = calibration.table([error_percent / 100])[0]
+        if row["bar"] is None:
+            text = f"No confidence is enough to promise at most {error_percent:g} % wrong answers: it always abstains."
+            return f"{text} It would take about {row['more_classes']} more classes." if row["more_classes"] else text
         return (
-            f"To be wrong in at most {error_percent:g} % of its answers, it answers {share:.0%} of such queries as it "
-            f"was calibrated with, and abstains from {1 - share:.0%}."
+            f"To be wrong in at most {error_percent:g} % of its answers, it answers {row['answered']:.0%} of such "
+            f"queries as it was calibrated with, and abstains from {1 - row['answered']:.0%}; at best, in hindsight, "
+            f"{row['hindsight']:.0%} could be answered. It reckons with {calibration.absent:.0%} of queries whose "
+            "class the collection lacks."
         )
 
     def matches(self, result: SearchResult | None) -> str:
@@ -103,13 +112,6 @@ class AppContents:
                 for (a, b), score in zip(positions, found.scores, strict=True)
             ]
         )
-
-    def _threshold(self, error_percent: float | None) -> float:
-        calibration = self.index.calibration
-        if calibration is None or error_percent is None:
-            return 1.0
-        threshold = calibration.risk.threshold(error_percent / 100)
-        return 1.0 if threshold is None else threshold
 
     def _card(self, position: int, caption: str) -> Card:
         gallery = self.index.gallery

@@ -21,6 +21,9 @@ def index(
     root: Root = None,
     split: Annotated[str | None, typer.Option(help="train, validation, test or all")] = None,
     calibrate: Annotated[str | None, typer.Option(help="Labelled data to learn from when to say: not sure")] = None,
+    absent: Annotated[
+        float | None, typer.Option(help="Share of the queries to come whose class the collection lacks; default 0.3")
+    ] = None,
     group_column: GroupColumn = None,
     skip_bad_images: SkipBad = False,
     batch_size: BatchSize = 64,
@@ -29,16 +32,22 @@ def index(
 ) -> None:
     """Put a collection of images into an index that can be searched."""
     quiet()
+    from idml_hf.confidence.calibration import ABSENT
     from idml_hf.data import load_images
     from idml_hf.index import IDMLIndex
 
     images = load_images(dataset, split, root=root, group_column=group_column, skip_bad_images=skip_bad_images)
+    if absent is not None and calibrate is None:
+        raise ValueError("--absent is a setting of the calibration: name labelled data with --calibrate")
     built = IDMLIndex.build(model, images, batch_size=batch_size, num_workers=workers)
     built.use_engine(engine)
     if calibrate is not None:
-        built.calibrate(load_images(calibrate, None, group_column=group_column, skip_bad_images=skip_bad_images))
+        labelled = load_images(calibrate, None, group_column=group_column, skip_bad_images=skip_bad_images)
+        built.calibrate(labelled, absent=ABSENT if absent is None else absent)
     built.save(output)
     typer.echo(f"{len(built)} images in {output}")
+    if built.calibration is not None:
+        typer.echo(built.calibration.describe())
 
 
 @commands.command(epilog="Example: idml-hf search my-index query.jpg --top-k 5")

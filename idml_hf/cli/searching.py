@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from idml_hf.confidence.verdict import below
 from idml_hf.index import IDMLIndex
 from idml_hf.index.results import SearchResult
 
@@ -54,7 +56,11 @@ def result_table(entry: dict[str, Any]) -> Table:
     """One query's matches; `entry` is one of `SearchResult.to_dicts()`."""
     verdict = ""
     if entry["abstained"] is not None:
-        verdict = " · [red]not sure[/red]" if entry["abstained"] else f" · confidence {entry['confidence']:.2f}"
+        verdict = f" · confidence {below(entry['confidence'])}"
+        if entry["abstained"]:
+            verdict = f" · [red]not sure[/red]: confidence {below(entry['confidence'])}, {escape(entry['reason'])}"
+        elif entry["bar"] is not None:
+            verdict += f" (an answer takes {below(entry['bar'])})"
     table = Table(title=f"{entry['query']} · uncertainty {entry['uncertainty']:.3f}{verdict}", title_justify="left")
     table.add_column("#", justify="right")
     table.add_column("class")

@@ -1,4 +1,4 @@
-"""The probability that the first match is right, learnt from labelled queries."""
+"""The probability that the first match is right, learnt from labelled queries, and what can be promised with it."""
 
 from __future__ import annotations
 
@@ -8,31 +8,42 @@ from typing import Any
 
 import numpy as np
 
-from .features import SIGNALS
-from .labelled_queries import JudgedQueries
+from .families import families
+from .features import INPUTS, KNOWN, LESS_IS_BETTER, MatchInputs
+from .first_edition import CountedTests
+from .labelled_queries import Outcomes
 from .risk_control import RiskControl
 from .verdict import Verdict
 
 DELTA = 0.05
-_FIT_SHARE = 1 / 3  # of the classes, to fit the few weights; the promise is tested on the others
+ABSENT = 0.3
+"""Share of the queries whose class the collection lacks, unless told otherwise."""
+
+PROMISES = (0.05, 0.1, 0.2)
+
+_FOLDS = 5
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A logistic model of the signals, and the tests of what it promises. All of it is plain numbers.
+    """A logistic model of the inputs, and the tests of what it promises. All of it is plain numbers.
 
     Args:
-        signals: names of its inputs, see [`~idml_hf.confidence.features.match_signals`].
-        mean, scale: of each signal.
-        weights: of each standardised signal.
+        signals: names of its inputs, see [`~idml_hf.confidence.features.match_inputs`].
+        mean, scale: of each input.
+        weights: of each standardised input.
         bias: of the model.
         risk: tests that give the threshold for a promised error rate.
         error_rate: promise kept where a search names none.
         metric: ranking it was learnt for.
-        auroc: of the confidence on the tested queries, against whether the first match is right.
-        accuracy: share of the tested queries whose first match is right.
-        queries: number of queries it was learnt from and tested on.
+        auroc: of the confidence on queries that it was not learnt from, against whether the first match is right.
+        accuracy: share of these queries whose first match is right.
+        queries: labelled queries it was learnt from and tested on.
         lone_queries: queries left out since nothing of their class was there to find.
+        absent: share of the queries to come whose class the collection lacks.
+        classes, families: how many there were; classes that are mistaken for each other are one family.
+        low, high: smallest and largest value seen of each input.
+        warnings: what speaks against the promise.
     """
 
     signals: Sequence[str]
@@ -40,114 +51,222 @@ class Calibration:
     scale: Sequence[float]
     weights: Sequence[float]
     bias: float
-    risk: RiskControl
+    risk: RiskControl | CountedTests
     error_rate: float
     metric: str
     auroc: float
     accuracy: float
     queries: int
     lone_queries: int
+    absent: float = 0.0
+    classes: int = 0
+    families: int = 0
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+    warnings: Sequence[str] = ()
 
-    def confidence(self, signals: np.ndarray) -> np.ndarray:
-        """Probability that the first match is right, (Q,), from the `SIGNALS` (Q, len(SIGNALS))."""
-        columns = signals[:, [SIGNALS.index(name) for name in self.signals]]
-        z = (columns - np.asarray(self.mean)) / np.asarray(self.scale)
+    @classmethod
+    def fit(
+        cls,
+        outcomes: Outcomes,
+        *,
+        absent: float = ABSENT,
+        error_rate: float = 0.1,
+        delta: float = DELTA,
+        metric: str = "cosine",
+        use: Sequence[str] = INPUTS,
+        seed: int = 0,
+    ) -> Calibration:
+        """Learn the confidence, and test promises on families of classes that it was not learnt from.
+
+        The families are dealt into five parts; each part is judged by a model of the other four.
+
+        Args:
+            outcomes: labelled queries with the inputs of their first matches, with and without their class in the
+                gallery.
+            absent: share of the queries to come whose class the collection lacks, from 0 to below 1.
+            error_rate: promise to keep where a search names none, in (0, 1).
+            delta: chance that a promise is broken, in (0, 1).
+            metric: ranking the inputs come from.
+            use: inputs to use.
+            seed: deals the families.
+
+        Raises:
+            ValueError: if there are too few queries, or their first matches are all right or all wrong.
+        """
+        from sklearn.metrics import roc_auc_score
+
+        if not 0 <= absent < 1:
+            raise ValueError(f"absent must be from 0 to below 1, got {absent}")
+        weight = _weights(outcomes.present, absent)
+        family = families(outcomes.classes, outcomes.answers)
+        kept = weight > 0
+        outcomes, weight, family = outcomes.select(kept), weight[kept], family[kept]
+        values = outcomes.inputs[:, [INPUTS.index(name) for name in use]]
+        number, correct = len(np.unique(outcomes.classes)), outcomes.correct
+        queries = len(correct) if absent == 0 else int(outcomes.present.sum())
+        if number < 2 or queries < 20:
+            raise ValueError(
+                f"{queries} labelled queries of {number} classes are too few to calibrate: it takes at least "
+                "2 classes and tens of queries"
+            )
+        right = correct[outcomes.present]
+        if right.all() or not right.any():
+            raise ValueError("the first matches of the validation images are all right or all wrong: nothing to learn")
+        mean, scale = np.average(values, axis=0, weights=weight), values.std(0)
+        scale[scale < 1e-9] = 1.0
+        z = (values - mean) / scale
+        part = np.random.default_rng(seed).permutation(family.max() + 1)[family] % _FOLDS
+        confidence = np.empty(len(z))
+        for fold in np.unique(part):
+            rest = part != fold
+            model = _logistic(z[rest], correct[rest], weight[rest]) if rest.any() else None
+            confidence[~rest] = float(correct[rest].mean() if rest.any() else 0) if model is None else model(z[~rest])
+        model = _logistic(z, correct, weight)
+        assert model is not None
+        # the same picture under two classes is never an answer
+        confidence = np.where(outcomes.rivals >= 0, 0.0, confidence)
+        return cls(
+            signals=tuple(use),
+            mean=mean.tolist(),
+            scale=scale.tolist(),
+            weights=model.weights.tolist(),
+            bias=model.bias,
+            risk=RiskControl.test(confidence, correct, family, weight, delta),
+            error_rate=error_rate,
+            metric=metric,
+            auroc=float(roc_auc_score(correct, confidence, sample_weight=weight)),
+            accuracy=float(np.average(correct, weights=weight)),
+            queries=queries,
+            lone_queries=outcomes.lone,
+            absent=absent,
+            classes=number,
+            families=int(family.max()) + 1,
+            low=values.min(0).tolist(),
+            high=values.max(0).tolist(),
+        )
+
+    def confidence(self, values: np.ndarray) -> np.ndarray:
+        """Probability that the first match is right, (Q,), from the `signals` (Q, len(signals)); 0 for a row of NaN.
+
+        An input beyond all that were seen counts as the last of them.
+        """
+        if len(self.low):
+            values = np.clip(values, self.low, self.high)
+        # the last bit depends on the order in memory, and the first edition's is kept
+        z = (np.asfortranarray(values) - np.asarray(self.mean)) / np.asarray(self.scale)
         probability = 1 / (1 + np.exp(-(z @ np.asarray(self.weights) + self.bias)))
-        return np.where(_copies(signals), 1.0, probability)
+        return np.where(np.isfinite(probability), probability, 0.0)
 
-    def predict(self, signals: np.ndarray, error_rate: float | None = None) -> Verdict:
-        """The verdict on queries with these `SIGNALS` (Q, len(SIGNALS)); `error_rate` None keeps the usual promise."""
-        error_rate = self.error_rate if error_rate is None else error_rate
-        # an engine may have found nothing at all
-        found = np.isfinite(signals).all(1)
-        confidence = np.where(found, self.confidence(np.where(found[:, None], signals, 0)), 0)
-        threshold = self.risk.threshold(error_rate)
-        # without a promise only queries that are in the gallery themselves are answered
-        return Verdict(confidence, 1.0 if threshold is None else threshold, error_rate)
+    def outside(self, values: np.ndarray) -> np.ndarray:
+        """Which queries are like nothing that was seen, bool (Q,).
+
+        Some input is beyond all that were seen, on the side where matches are worse; or nothing was found. A query
+        that is nearer to its match than any seen, as a copy of it is, is no more certain than the nearest of those.
+        """
+        outside = ~np.isfinite(values).all(1)
+        if len(self.low):
+            low, high = np.asarray(self.low), np.asarray(self.high)
+            room = 1e-6 + 0.02 * (high - low)
+            less = np.isin(self.signals, LESS_IS_BETTER)
+            outside |= np.where(less, values > high + room, values < low - room).any(1)
+        return outside
+
+    def bar(self, error_rate: float | None = None) -> float:
+        """The confidence that an answer takes under a promise; infinite if none is enough."""
+        threshold = self.risk.threshold(self.error_rate if error_rate is None else error_rate)
+        return float("inf") if threshold is None else threshold
+
+    def predict(self, inputs: MatchInputs, error_rate: float | None = None) -> Verdict:
+        """The verdict on queries by the `signals` of their first matches; `error_rate` None: the usual promise."""
+        return Verdict(
+            confidence=self.confidence(inputs.values),
+            outside=self.outside(inputs.values),
+            rivals=inputs.rivals,
+            bar=self.bar(error_rate),
+            error_rate=self.error_rate if error_rate is None else error_rate,
+        )
+
+    def table(self, promises: Sequence[float] = PROMISES) -> list[dict[str, Any]]:
+        """What can be promised.
+
+        Returns:
+            For each promise `promise`, `bar`, the share `answered` beside what the best threshold in `hindsight` would
+            have answered, and `more_classes`, about how many more it would take to answer anything: 0 if it is so
+            already, None if more would not help.
+        """
+        rows = []
+        for promise in promises:
+            missing, bar = self.risk.missing(promise), self.bar(promise)
+            rows.append(
+                {
+                    "promise": promise,
+                    "bar": bar if np.isfinite(bar) else None,
+                    "answered": self.risk.coverage(promise),
+                    "hindsight": self.risk.hindsight(promise),
+                    "more_classes": None if missing is None else int(np.ceil(missing * self.classes)),
+                }
+            )
+        return rows
+
+    def describe(self) -> str:
+        """What can be promised, in lines of text."""
+        lines = [
+            f"Calibrated with {self.queries} pictures of {self.classes} classes, as if the collection lacked the "
+            f"class of {100 * self.absent:g} % of the queries; AUROC of the confidence {self.auroc:.3f}"
+        ]
+        for row in self.table():
+            line = f"  at most {100 * row['promise']:g} % wrong: answers {100 * row['answered']:.0f} % of such queries"
+            line += f" (at best, in hindsight, {100 * row['hindsight']:.0f} %)"
+            if row["bar"] is None and row["more_classes"]:
+                line += f"; it would take about {row['more_classes']} more classes"
+            elif row["bar"] is None:
+                line += "; more classes would not help"
+            lines.append(line)
+        return "\n".join([*lines, *(f"  warning: {warning}" for warning in self.warnings)])
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Calibration:
-        """The calibration of `to_json()`.
+        """The calibration of `to_json()`, by this edition or the first.
 
         Raises:
             ValueError: if it needs signals that this version does not know.
         """
-        unknown = set(entry["signals"]) - set(SIGNALS)
+        unknown = set(entry["signals"]) - set(KNOWN)
         if unknown:
             raise ValueError(f"the index was calibrated on signals this version does not know: {sorted(unknown)}")
-        return cls(**{**entry, "risk": RiskControl(**entry["risk"])})
+        tests = CountedTests if "spread" in entry["risk"] else RiskControl
+        return cls(**{**entry, "risk": tests(**entry["risk"])})
 
 
-def _copies(signals: np.ndarray) -> np.ndarray:
-    """Queries that are in the gallery themselves: as like their match as can be, and nothing of another class is.
+@dataclass(frozen=True)
+class _Logistic:
+    weights: np.ndarray
+    bias: float
 
-    A model of queries that are not there says nothing about them.
-    """
-    similarity, margin = (signals[:, SIGNALS.index(name)] for name in ("similarity", "margin"))
-    return (similarity > 1 - 1e-4) & (margin > 1e-3)
+    def __call__(self, z: np.ndarray) -> np.ndarray:
+        return 1 / (1 + np.exp(-(z @ self.weights + self.bias)))
 
 
-def fit_calibration(
-    queries: JudgedQueries,
-    *,
-    error_rate: float = 0.1,
-    delta: float = DELTA,
-    metric: str = "cosine",
-    use: Sequence[str] = SIGNALS,
-    seed: int = 0,
-) -> Calibration:
-    """Learn the confidence on a third of the classes, and test promises on the others.
-
-    Args:
-        queries: labelled queries with the signals of their first matches; no class is on both sides.
-        error_rate: promise to keep where a search names none, in (0, 1).
-        delta: chance that a promise is broken, in (0, 1).
-        metric: ranking the signals come from.
-        use: signals to use.
-        seed: chooses the classes.
-
-    Raises:
-        ValueError: if there are too few queries, or their first matches are all right or all wrong.
-    """
+def _logistic(z: np.ndarray, correct: np.ndarray, weight: np.ndarray) -> _Logistic | None:
+    """A logistic regression; None where there is but one outcome."""
     from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import roc_auc_score
 
-    classes, correct = queries.classes, queries.correct
-    distinct = np.random.default_rng(seed).permutation(np.unique(classes))
-    number = round(len(distinct) * _FIT_SHARE)
-    fit = np.isin(classes, distinct[:number])
-    if number < 1 or min(fit.sum(), (~fit).sum()) < 10:
-        raise ValueError(
-            f"{len(classes)} labelled queries of {len(distinct)} classes are too few to calibrate: it takes at least "
-            "2 classes and tens of queries"
-        )
-    for part in (fit, ~fit):
-        if correct[part].all() or not correct[part].any():
-            raise ValueError("the first matches of the validation images are all right or all wrong: nothing to learn")
-    columns = queries.signals[:, [SIGNALS.index(name) for name in use]]
-    # a query that is in the gallery itself is like no other
-    learn = fit & ~_copies(queries.signals)
-    mean, scale = columns[learn].mean(0), columns[learn].std(0)
-    scale[scale < 1e-9] = 1.0
-    model = LogisticRegression(max_iter=1000).fit((columns[learn] - mean) / scale, correct[learn])
-    confidence = np.where(_copies(queries.signals), 1.0, model.predict_proba((columns - mean) / scale)[:, 1])
-    return Calibration(
-        signals=tuple(use),
-        mean=mean.tolist(),
-        scale=scale.tolist(),
-        weights=model.coef_[0].tolist(),
-        bias=float(model.intercept_[0]),
-        risk=RiskControl.test(confidence[fit], confidence[~fit], correct[~fit], classes[~fit], delta),
-        error_rate=error_rate,
-        metric=metric,
-        auroc=float(roc_auc_score(correct[~fit], confidence[~fit])),
-        accuracy=float(correct[~fit].mean()),
-        queries=len(classes),
-        lone_queries=queries.lone,
-    )
+    if correct.all() or not correct.any():
+        return None
+    model = LogisticRegression(max_iter=1000).fit(z, correct, weight)
+    return _Logistic(model.coef_[0], float(model.intercept_[0]))
 
 
-__all__ = ["DELTA", "Calibration", "fit_calibration"]
+def _weights(present: np.ndarray, absent: float) -> np.ndarray:
+    """How many of the queries to come each of these stands for; 1 on average."""
+    if absent and present.all():
+        raise ValueError("no query shows what the absence of a class looks like: calibrate with absent=0")
+    weight = np.where(present, (1 - absent) / max(present.sum(), 1), absent / max((~present).sum(), 1))
+    return weight * len(present)
+
+
+__all__ = ["ABSENT", "DELTA", "PROMISES", "Calibration"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -10,25 +11,27 @@ from scipy.sparse import csr_matrix
 from idml_hf.search import nearest
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ClassMeans:
     """Mean directions of C classes.
 
     Args:
         labels: int64 (C,), rising.
         sums: float32 (C, d), sum of the semantic embeddings of each class.
+        counts: int64 (C,), their number.
     """
 
     labels: np.ndarray
     sums: np.ndarray
+    counts: np.ndarray
 
     @classmethod
     def of(cls, semantic: np.ndarray, labels: np.ndarray) -> ClassMeans:
         """The classes of labelled rows (N, d); rows labelled -1 have none."""
         known = np.flatnonzero(labels >= 0)
-        classes, rows = np.unique(labels[known], return_inverse=True)
+        classes, rows, counts = np.unique(labels[known], return_inverse=True, return_counts=True)
         members = csr_matrix((np.ones(len(known), np.float32), (rows, known)), shape=(len(classes), len(labels)))
-        return cls(classes, np.asarray(members @ semantic))
+        return cls(classes, np.asarray(members @ semantic), counts)
 
     def rows_of(self, labels: np.ndarray) -> np.ndarray:
         """Row of each label, -1 for one that is not there."""
@@ -43,35 +46,45 @@ class ClassMeans:
         match_labels: np.ndarray,
         similarity: np.ndarray,
         query_labels: np.ndarray | None = None,
-        left_out: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """How much nearer each query is to the mean of its match's class than to that of any other.
+        left_out: ClassMeans | None = None,
+        left_out_rows: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """How near each query is to the mean of its match's class, and how much nearer than to that of any other.
 
         Args:
             queries: float32 (Q, d), unit rows.
             match_labels: int64 (Q,), class of each query's match; -1 if unknown.
             similarity: float (Q,), of query and match; it stands for the class of a match of unknown class.
             query_labels: int64 (Q,), where the queries are themselves among the rows: their classes, and
-            left_out: float32 (Q, d), the sum of those rows of a query's class that it must not see, itself included.
+            left_out: sums over the rows that one query or another must not see, and
+            left_out_rows: int64 (Q,), which of them each must not see.
 
         Returns:
-            float64 (Q,), difference of two cosines.
+            The difference of two cosines, and the first of them, float64 (Q,).
         """
         if not len(self.labels):
-            return np.asarray(similarity, dtype=np.float64)
-        directions = _directions(self.sums)
+            cosines = np.asarray(similarity, dtype=np.float64)
+            return cosines, cosines
+        directions = self.directions
         match = self.rows_of(match_labels)
         own = np.where(match < 0, similarity, _cosines(queries, directions[match]))
         # the match's class and the query's may be the nearest two, and do not count
         scores, rows = nearest(queries, directions, min(3, len(directions)), are_unit_rows=True)
         scores = np.where(rows == match[:, None], -1, scores)
-        if query_labels is None or left_out is None:
-            return own - scores.max(1)
+        if query_labels is None or left_out is None or left_out_rows is None:
+            return own - scores.max(1), own
         mine = self.rows_of(query_labels)
-        seen = _cosines(queries, _directions(self.sums[mine] - left_out))
+        left = self.counts[mine] - left_out.counts[left_out_rows]
+        # rounding would give a direction to the mean of nothing
+        seen = np.where(left > 0, _cosines(queries, _directions(self.sums[mine] - left_out.sums[left_out_rows])), -1)
         own = np.where(match == mine, seen, own)
         others = np.where(rows == mine[:, None], -1, scores).max(1)
-        return own - np.where(match == mine, others, np.maximum(others, seen))
+        return own - np.where(match == mine, others, np.maximum(others, seen)), own
+
+    @cached_property
+    def directions(self) -> np.ndarray:
+        """Float32 (C, d), unit rows."""
+        return _directions(self.sums)
 
 
 def _directions(rows: np.ndarray) -> np.ndarray:

@@ -2,15 +2,13 @@
 
 Learn-then-Test (Angelopoulos et al., 2021): thresholds on the confidence are tested one after the other, from few
 answers to many, against "the error rate among the answers is above the promise". Testing stops at the first that
-cannot be rejected (fixed-sequence testing), and the one before it is used. A test rejects if the Clopper-Pearson upper
-bound of the error rate is at most the promise. The chance that the promise is then broken is at most `delta`, if the
-queries to come are drawn as those tested were, independently.
+cannot be rejected (fixed-sequence testing), and of those before it the last but one is used: the last has often passed
+by luck. Where testing starts is chosen by the confidences, not by what is right.
 
-Queries of one class are not independent: some classes are hard as a whole. So that a few lucky classes promise
-nothing, a test must also be passed by the classes as units: wrong answers less the promised share of all answers,
-summed for each class, are below 0 on average by a one-sided normal test at level `delta`.
-
-The thresholds, their order and where testing starts come from other data than the tests.
+A test rejects if an upper confidence bound of the error rate is at most the promise. Queries are not independent:
+their classes come in families that are mistaken for each other. The bound is that of Korn and Graubard (1998) for
+proportions from samples of clusters: Clopper and Pearson's, with the number of independent queries that would leave as
+much to chance as the families do.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_matrix
-from scipy.stats import beta, binom, norm
+from scipy.stats import beta, t
 
 STEPS = 100
 
@@ -31,62 +29,69 @@ class RiskControl:
 
     Args:
         thresholds: confidence from which on an answer is given, falling.
-        answered: queries with at least that confidence.
-        wrong: how many of their answers are wrong.
-        spread: for each threshold the sums over classes of wrong^2, wrong * answered and answered^2.
-        expected_share: share of queries at least as confident, from other data.
-        expected_error: error rate among them, from other data.
+        answered: share of queries with at least that confidence.
+        error: share of their answers that are wrong.
+        bound: upper confidence bound of that share.
+        effective: number of independent answers that would leave as much to chance.
+        expected: share of wrong answers as the confidences have it, and
+        units: number of families that the answers are as much as, whatever is right: what testing starts by.
         delta: chance that a promise is broken.
     """
 
     thresholds: Sequence[float]
-    answered: Sequence[int]
-    wrong: Sequence[int]
-    spread: Sequence[Sequence[float]]
-    expected_share: Sequence[float]
-    expected_error: Sequence[float]
-    number: int
+    answered: Sequence[float]
+    error: Sequence[float]
+    bound: Sequence[float]
+    effective: Sequence[float]
+    expected: Sequence[float]
+    units: Sequence[float]
     delta: float = 0.05
 
     @classmethod
     def test(
         cls,
-        plan_confidence: np.ndarray,
         confidence: np.ndarray,
         correct: np.ndarray,
-        classes: np.ndarray | None = None,
+        families: np.ndarray | None = None,
+        weight: np.ndarray | None = None,
         delta: float = 0.05,
     ) -> RiskControl:
-        """Count what every test needs.
+        """Test all thresholds.
 
         Args:
-            plan_confidence: (M,), confidences of other queries, which set the thresholds.
-            confidence: (N,), confidences of the queries to test on.
+            confidence: (N,), of queries that it was not learnt from.
             correct: bool (N,), whether their answers are right.
-            classes: int (N,), their classes; None: the queries are independent.
+            families: int (N,), of look-alike classes; None: the queries are independent.
+            weight: (N,), how many of the queries to come each stands for; None: all the same.
             delta: chance that a promise is broken.
 
         Raises:
             ValueError: if there are no queries, or `delta` is not in (0, 1).
         """
-        if not len(plan_confidence) or not len(confidence):
+        if not len(confidence):
             raise ValueError("there are no queries to test a promise on")
         if not 0 < delta < 1:
             raise ValueError(f"delta must be in (0, 1), got {delta}")
-        shares = np.arange(1, STEPS + 1) / STEPS
-        falling = np.sort(plan_confidence)[::-1]
-        thresholds = falling[np.maximum(np.ceil(shares * len(falling)).astype(int) - 1, 0)]
-        thresholds[-1] = 0.0  # answers everything
-        planned = falling >= thresholds[:, None]
-        answers = confidence >= thresholds[:, None]
+        weight = np.ones(len(confidence)) if weight is None else np.asarray(weight, dtype=float)
+        weight = weight / weight.mean()
+        families = np.arange(len(confidence)) if families is None else families
+        order = np.argsort(-confidence, kind="stable")
+        shares = np.cumsum(weight[order]) / weight.sum()
+        at = np.searchsorted(shares, np.arange(1, STEPS + 1) / STEPS - 1e-9).clip(max=len(order) - 1)
+        thresholds = np.unique(confidence[order[at]])[::-1]
+        answers = (confidence >= thresholds[:, None]) * weight
+        wrong = answers * ~correct
+        number, mistakes = answers.sum(1), wrong.sum(1)
+        effective, units = effective_numbers(answers, wrong, families, delta)
+        error = mistakes / number
         return cls(
             thresholds=thresholds.tolist(),
-            answered=answers.sum(1).tolist(),
-            wrong=(answers & ~correct).sum(1).tolist(),
-            spread=_sums_over_classes(answers, answers & ~correct, classes),
-            expected_share=planned.mean(1).tolist(),
-            expected_error=((planned * (1 - falling)).sum(1) / planned.sum(1)).tolist(),
-            number=len(confidence),
+            answered=(number / weight.sum()).tolist(),
+            error=error.tolist(),
+            bound=clopper_pearson_upper(error * effective, effective, delta).tolist(),
+            effective=effective.tolist(),
+            units=units.tolist(),
+            expected=((answers * (1 - confidence)).sum(1) / number).tolist(),
             delta=delta,
         )
 
@@ -102,35 +107,79 @@ class RiskControl:
     def coverage(self, error_rate: float) -> float:
         """Share of the tested queries that are answered under a promise."""
         step = self._last_step(error_rate)
-        return 0.0 if step is None else self.answered[step] / self.number
+        return 0.0 if step is None else float(self.answered[step])
+
+    def hindsight(self, error_rate: float) -> float:
+        """Largest share of the tested queries that could have been answered with so many of the answers wrong."""
+        kept = np.asarray(self.error) <= error_rate
+        return float(np.asarray(self.answered)[kept].max(initial=0.0))
+
+    def missing(self, error_rate: float) -> float | None:
+        """How many times as many families would let a promise be kept that now cannot; None if none would.
+
+        0 where it can be kept.
+        """
+        if self.threshold(error_rate) is not None:
+            return 0.0
+        error, effective = np.asarray(self.error), np.asarray(self.effective)
+        for factor in 2.0 ** np.arange(0.5, 8.5, 0.5):
+            bound = clopper_pearson_upper(error * effective * factor, effective * factor, self.delta)
+            if (bound <= error_rate).any():
+                return float(factor) - 1
+        return None
 
     def _last_step(self, error_rate: float) -> int | None:
         if not 0 < error_rate < 1:
             raise ValueError(f"the accepted error rate must be in (0, 1), got {error_rate}")
-        answered, wrong = np.asarray(self.answered), np.asarray(self.wrong)
-        passed = clopper_pearson_upper(wrong, answered, self.delta) <= error_rate
-        passed &= wrong - error_rate * answered <= -norm.ppf(1 - self.delta) * self._deviation(error_rate)
+        passed = np.asarray(self.bound) <= error_rate
         start = self._first_step(error_rate)
         if not passed[start]:
             return None
         failed = np.flatnonzero(~passed[start:])
-        return len(passed) - 1 if not len(failed) else start + int(failed[0]) - 1
-
-    def _deviation(self, error_rate: float) -> np.ndarray:
-        """Standard deviation over classes of the sum of wrong answers less the promised share of all answers."""
-        wrong2, wrong_answered, answered2 = np.asarray(self.spread, dtype=float).T
-        return np.sqrt(wrong2 - 2 * error_rate * wrong_answered + error_rate**2 * answered2)
+        return len(passed) - 1 if not len(failed) else start + max(int(failed[0]) - 2, 0)
 
     def _first_step(self, error_rate: float) -> int:
-        """The test most likely to be passed, by the other data; of equals, the one with the most answers.
+        """The test most likely to be passed, by the confidences alone; of equals, the one with the most answers."""
+        units, expected = np.asarray(self.units), np.asarray(self.expected)
+        bound = clopper_pearson_upper(expected * units, units, self.delta)
+        slack = np.round(error_rate - bound, 3)
+        return len(slack) - 1 - int(slack[::-1].argmax())
 
-        Only tests that should have a quarter more answers than the fewest that can pass, all of them right.
-        """
-        answered = np.round(np.asarray(self.expected_share) * self.number).astype(int)
-        allowed = _allowed_errors(answered, error_rate, self.delta)
-        power = np.round(binom.cdf(allowed, answered, self.expected_error), 6)
-        power[answered < 1.25 * np.log(self.delta) / np.log(1 - error_rate)] = -1
-        return len(power) - 1 - int(power[::-1].argmax())
+
+def effective_numbers(
+    answers: np.ndarray, wrong: np.ndarray, families: np.ndarray, delta: float = 0.05
+) -> tuple[np.ndarray, np.ndarray]:
+    """How many independent answers would leave as much to chance as those given to whole families do.
+
+    Args:
+        answers: (T, N), weight of each query where it is answered, for each of T thresholds.
+        wrong: (T, N), the same where the answer is wrong.
+        families: int (N,).
+        delta: level of the test: where the spread is known from few families, Student's distribution asks for more.
+
+    Returns:
+        float (T,), at most the answers' own number; and the number of families that the answers are as much as.
+    """
+    number, code = np.unique(families, return_inverse=True)
+    members = csr_matrix((np.ones(len(code)), (code, np.arange(len(code)))), shape=(len(number), len(code)))
+    a, w = (np.asarray(members @ rows.T).T for rows in (answers, wrong))
+    total, mistakes = a.sum(1), w.sum(1)
+    kish = total**2 / (answers**2).sum(1)
+    groups = (a > 0).sum(1)
+    p = mistakes / total
+    variance = ((w - p[:, None] * a) ** 2).sum(1) / total**2 * groups / np.maximum(groups - 1, 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        design = np.where(p * (1 - p) > 0, variance * kish / (p * (1 - p)), np.nan)
+    # where hardly anything is wrong, families are as much alike as at the thresholds where much is
+    size = (a**2).sum(1) / total * kish / total
+    rho = np.clip((design - 1) / np.maximum(size - 1, 1e-9), 0, 1)
+    enough = np.isfinite(rho) & (mistakes >= 10) & (size > 1.01)
+    alike = rho[enough].mean() if enough.any() else 1.0
+    design = np.fmax(np.fmax(design, 1 + alike * np.maximum(size - 1, 0)), 1.0)
+    n = kish / design
+    units = total**2 / (a**2).sum(1)
+    n *= (t.ppf(1 - delta, np.maximum(kish - 1, 1)) / t.ppf(1 - delta, np.maximum(units - 1, 1))) ** 2
+    return np.maximum(n, 1e-6), units
 
 
 def clopper_pearson_upper(wrong: np.ndarray, number: np.ndarray, delta: float) -> np.ndarray:
@@ -141,23 +190,8 @@ def clopper_pearson_upper(wrong: np.ndarray, number: np.ndarray, delta: float) -
         [0.05, 0.103, 1.0]
     """
     wrong, number = np.asarray(wrong), np.asarray(number)
-    return np.where(wrong >= number, 1.0, beta.ppf(1 - delta, wrong + 1, np.maximum(number - wrong, 1)))
+    left = number - wrong
+    return np.where(left <= 0, 1.0, beta.ppf(1 - delta, wrong + 1, np.maximum(left, 1e-9)))
 
 
-def _sums_over_classes(answers: np.ndarray, wrong: np.ndarray, classes: np.ndarray | None) -> list[list[float]]:
-    """For each row of answers (T, N): sums over classes of wrong^2, wrong * answered, answered^2."""
-    if classes is not None:
-        number, code = np.unique(classes, return_inverse=True)
-        members = csr_matrix((np.ones(len(code)), (code, np.arange(len(code)))), shape=(len(number), len(code)))
-        answers, wrong = (np.asarray(members @ rows.T.astype(float)).T for rows in (answers, wrong))
-    a, w = answers.astype(float), wrong.astype(float)
-    return np.stack([(w * w).sum(1), (w * a).sum(1), (a * a).sum(1)], 1).tolist()
-
-
-def _allowed_errors(number: np.ndarray, error_rate: float, delta: float) -> np.ndarray:
-    """Most errors in `number` trials that keep the upper bound at or below `error_rate`; -1 if none does."""
-    allowed = binom.ppf(delta, number, error_rate)
-    return np.where(binom.cdf(allowed, number, error_rate) > delta, allowed - 1, allowed)
-
-
-__all__ = ["RiskControl", "clopper_pearson_upper"]
+__all__ = ["RiskControl", "clopper_pearson_upper", "effective_numbers"]

@@ -13,13 +13,15 @@ import numpy as np
 import pyarrow as pa
 import torch
 from huggingface_hub import CommitInfo
+from tqdm.auto import tqdm
 
-from idml_hf.confidence.calibration import DELTA, Calibration, fit_calibration
+from idml_hf.confidence.calibration import ABSENT, DELTA, Calibration
 from idml_hf.confidence.collection import Collection
-from idml_hf.confidence.labelled_queries import judge_among_themselves
+from idml_hf.confidence.labelled_queries import MOST_QUERIES, judge_among_themselves
 from idml_hf.data import ImageSet
 from idml_hf.embedding import Embeddings, embed_dataset
 from idml_hf.embedding_shards import read_shards
+from idml_hf.errors import one_of
 from idml_hf.image_processing_idml import IDMLImageProcessor
 from idml_hf.index_files import read_index, write_index
 from idml_hf.model_reference import ModelReference, load_model
@@ -501,26 +503,31 @@ class IDMLIndex:
         validation: ImageSet | str | Path | None = None,
         *,
         against: str = "itself",
+        absent: float = ABSENT,
         error_rate: float = 0.1,
         delta: float = DELTA,
         metric: str = "cosine",
+        queries: int | None = MOST_QUERIES,
         batch_size: int = 64,
         seed: int = 0,
         progress: bool = True,
     ) -> Calibration:
         """Learn from labelled images how probable it is that a first match is right, and from when on to say so.
 
-        The classes of the images must be new to the model. A promise made from them holds for queries and galleries
-        like them; a gallery many times larger, say, is harder.
+        Each image is searched for twice, as it is and with its class left out of the gallery: that shows what it looks
+        like when the class of a query is not there. The classes of the images must be new to the model. A promise made
+        from them holds for queries and galleries like them; a gallery many times larger, say, is harder.
 
         Args:
             validation: labelled images, or what `idml_hf.data.load_images` takes; default: the images of the index.
             against: `"itself"`: each image is searched for among the others, except those of its class and group if
                 the images have groups. `"index"`: it is searched for in this index, which must not hold it; classes
                 are matched by their names, and for a class that the index does not have every match is wrong.
+            absent: share of the queries to come whose class the collection lacks, from 0 to below 1.
             error_rate: promise to keep where a search names none: share of wrong first matches among those given.
             delta: chance that a promise is broken.
             metric: ranking whose first match is judged.
+            queries: images to search for, drawn at random; None: all.
             batch_size: images embedded at a time.
             seed: chooses which classes are learnt from and which tested on.
             progress: whether to show a progress bar.
@@ -528,18 +535,23 @@ class IDMLIndex:
         Raises:
             ValueError: if the images are too few or not labelled, or there is nothing to learn from them.
         """
+        one_of("against", against, ("itself", "index"))
         if validation is None:
-            queries = queries_of(self.gallery)
+            labelled = queries_of(self.gallery)
         else:
             images = gallery_images(validation)
-            queries = labelled_queries(self.embed(images, batch_size, progress), images)
+            labelled = labelled_queries(self.embed(images, batch_size, progress), images)
         if against == "itself":
-            judged = judge_among_themselves(queries, metric, self.tau, self.device)
-        elif against == "index":
-            judged = self._searcher().judge(queries, metric)
+            number = len(labelled.labels) if queries is None else min(queries, len(labelled.labels))
+            with tqdm(total=number, desc="Calibrating", disable=not progress) as bar:
+                outcomes = judge_among_themselves(
+                    labelled, metric, self.tau, self.device, most=queries, seed=seed, progress=bar.update
+                )
         else:
-            raise ValueError(f'against must be "itself" or "index", got {against!r}')
-        self.calibration = fit_calibration(judged, error_rate=error_rate, delta=delta, metric=metric, seed=seed)
+            outcomes = self._searcher().judge(labelled, metric)
+        self.calibration = Calibration.fit(
+            outcomes, absent=absent, error_rate=error_rate, delta=delta, metric=metric, seed=seed
+        )
         return self.calibration
 
     def search(

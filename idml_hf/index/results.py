@@ -25,6 +25,7 @@ class SearchResult:
         uncertainty: float32 (Q,), uncertainty of the queries.
         metric: `"cosine"` or `"introspective"`.
         verdict: on the first matches; None for an index without calibration.
+        rivals: for each query another class under which the collection holds the very picture that was matched, or "".
         queries: path of each query image, or its number.
         metadata: by column the value of each match (Q, k), None where there is none.
     """
@@ -38,6 +39,7 @@ class SearchResult:
     uncertainty: np.ndarray
     metric: str = "cosine"
     verdict: Verdict | None = None
+    rivals: tuple[str, ...] = ()
     queries: tuple[str, ...] = ()
     metadata: Mapping[str, np.ndarray] = field(default_factory=dict)
 
@@ -58,8 +60,16 @@ class SearchResult:
 
     @property
     def bar(self) -> float | None:
-        """The confidence that an answer takes; None without calibration."""
+        """The confidence that an answer takes, infinite where no promise can be kept; None without calibration."""
         return None if self.verdict is None else self.verdict.bar
+
+    def reason(self, row: int) -> str:
+        """Why a query has no answer; empty if it has one, or without calibration."""
+        if self.verdict is None:
+            return ""
+        if self.verdict.rivals[row] >= 0:
+            return f'the same picture is filed under "{self.names[row, 0]}" and "{self.rivals[row]}"'
+        return self.verdict.reason(row)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -86,8 +96,9 @@ class SearchResult:
             "query": self.queries[row] if self.queries else str(row),
             "uncertainty": float(self.uncertainty[row]),
             "confidence": None if self.verdict is None else float(self.verdict.confidence[row]),
-            "bar": self.bar,
+            "bar": self.bar if self.verdict is not None and np.isfinite(self.verdict.bar) else None,
             "abstained": None if self.verdict is None else bool(self.verdict.abstained[row]),
+            "reason": self.reason(row),
             "error_rate": self.error_rate,
             "metric": self.metric,
             "matches": matches,

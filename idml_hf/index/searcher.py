@@ -14,8 +14,8 @@ import torch
 
 from idml_hf.confidence.calibration import Calibration
 from idml_hf.confidence.collection import Collection
-from idml_hf.confidence.features import DEPTH, Matches, match_signals
-from idml_hf.confidence.labelled_queries import JudgedQueries, LabelledQueries
+from idml_hf.confidence.features import DEPTH, Matches, MatchInputs, match_inputs
+from idml_hf.confidence.labelled_queries import LabelledQueries, Outcomes, judge_against
 from idml_hf.errors import one_of
 from idml_hf.search import nearest
 from idml_hf.search.approximate import ApproximateSearch
@@ -77,20 +77,31 @@ class Searcher:
         matches = self._matches(semantic, uncertainty_embeds, k if calibration is None else max(k, DEPTH), metric)
         verdict = None
         if calibration is not None:
-            verdict = calibration.predict(self._signals(semantic, uncertainty_embeds, matches, metric), error_rate)
+            inputs = self._inputs(semantic, uncertainty_embeds, matches, calibration)
+            verdict = calibration.predict(inputs, error_rate)
         return self._result(
-            matches.best(k), uncertainty_embeds, metric=metric, queries=tuple(queries), verdict=verdict
+            matches.best(k),
+            uncertainty_embeds,
+            metric=metric,
+            queries=tuple(queries),
+            verdict=verdict,
+            rivals=() if verdict is None else tuple(self.gallery.name_of(rival) for rival in verdict.rivals.tolist()),
         )
 
-    def judge(self, queries: LabelledQueries, metric: str) -> JudgedQueries:
+    def judge(self, queries: LabelledQueries, metric: str) -> Outcomes:
         """The first matches in the gallery of queries that it does not hold; classes are matched by their names."""
-        names = {name: label for label, name in enumerate(self.gallery.class_names)}
-        # no class of the gallery is -2, so every match of a class that it does not have is wrong
-        labels = np.array([names.get(name, -2) for name in queries.class_names], dtype=np.int64)[queries.labels]
+        gallery = self.gallery
+        names = {name: label for label, name in enumerate(gallery.class_names)}
+        base = max(len(names), int(gallery.labels.max(initial=-1)) + 1)
+        numbers = [names.get(name, base + at) for at, name in enumerate(queries.class_names)]
+        labels = np.array(numbers, dtype=np.int64)[queries.labels]
         semantic, uncertainty_embeds = self._check_queries(queries.semantic, queries.uncertainty_embeds)
-        matches = self._matches(semantic, uncertainty_embeds, DEPTH, metric)
-        correct = self.gallery.labels[matches.positions[:, 0]] == labels
-        return JudgedQueries(self._signals(semantic, uncertainty_embeds, matches, metric), correct, queries.labels)
+
+        def search(rows: np.ndarray, k: int, exclude: Any) -> Matches:
+            return self._matches(semantic[rows], uncertainty_embeds[rows], k, metric, exclude)
+
+        uncertainty = np.linalg.norm(uncertainty_embeds, axis=1)
+        return judge_against(self.collection, semantic, uncertainty, labels, search)
 
     def _check_queries(self, semantic: Any, uncertainty_embeds: Any) -> tuple[np.ndarray, np.ndarray]:
         semantic = unit_rows(semantic, "query embeddings")
@@ -117,28 +128,31 @@ class Searcher:
             logger.warning("the index holds %d images, so there are no %d matches", number, k)
         return min(k, number)
 
-    def _matches(self, semantic: np.ndarray, uncertainty_embeds: np.ndarray, depth: int, metric: str) -> Matches:
+    def _matches(
+        self, semantic: np.ndarray, uncertainty_embeds: np.ndarray, depth: int, metric: str, exclude: Any = None
+    ) -> Matches:
         gallery, engine = self.gallery, self.engine
         depth = min(depth, len(gallery))
         doubts: dict[str, Any] = {}
         if metric == "introspective":
             doubts = {"uncertainty": uncertainty_embeds, "gallery_uncertainty": gallery.uncertainty_embeds}
             doubts["tau"] = self.tau
-        if engine is not None and engine.is_ready and len(semantic):
+        if engine is not None and engine.is_ready and len(semantic) and exclude is None:
             return Matches(*engine.nearest(semantic, gallery.semantic, depth, **doubts))
-        options = {"device": self.device, "are_unit_rows": True, **doubts}
+        options = {"device": self.device, "are_unit_rows": True, "exclude": exclude, **doubts}
         return Matches(*nearest(semantic, gallery.semantic, depth, metric, **options))
 
-    def _signals(
-        self, semantic: np.ndarray, uncertainty_embeds: np.ndarray, matches: Matches, metric: str
-    ) -> np.ndarray:
+    def _inputs(
+        self, semantic: np.ndarray, uncertainty_embeds: np.ndarray, matches: Matches, calibration: Calibration
+    ) -> MatchInputs:
         gallery = self.gallery
 
         def search(positions: np.ndarray) -> Matches:
-            return self._matches(gallery.semantic[positions], gallery.uncertainty_embeds[positions], DEPTH, metric)
+            rows = gallery.semantic[positions], gallery.uncertainty_embeds[positions]
+            return self._matches(*rows, DEPTH, calibration.metric)
 
         uncertainty = np.linalg.norm(uncertainty_embeds, axis=1)
-        return match_signals(self.collection, semantic, uncertainty, matches, search)
+        return match_inputs(self.collection, semantic, uncertainty, matches, use=calibration.signals, search=search)
 
     def _result(self, matches: Matches, uncertainty_embeds: np.ndarray, **fields: Any) -> SearchResult:
         gallery, positions = self.gallery, matches.positions

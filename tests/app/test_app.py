@@ -29,13 +29,13 @@ def index(emoji: ImageSet) -> IDMLIndex:
     model = IDMLModel.from_backbone("test_efficientnet", pretrained=False, embedding_dim=16, image_size=48)
     index = IDMLIndex.build(model, emoji.select(range(1, 60)), progress=False)
     risk = RiskControl(
-        thresholds=[0.9, 0.0],
-        answered=[100, 400],
-        wrong=[0, 120],
-        spread=[[0, 0, 100], [120, 120, 400]],
-        expected_share=[0.25, 1.0],
-        expected_error=[0.0, 0.3],
-        number=400,
+        thresholds=[0.9, 0.5],
+        answered=[0.25, 1.0],
+        error=[0.0, 0.3],
+        bound=[0.05, 0.4],
+        effective=[60.0, 240.0],
+        expected=[0.0, 0.3],
+        units=[60.0, 240.0],
     )
     index.calibration = Calibration(
         signals=["similarity"],

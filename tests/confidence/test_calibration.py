@@ -14,8 +14,8 @@ from idml_hf.confidence.collection import Collection
 from idml_hf.confidence.features import INPUTS, KNOWN, Matches, MatchInputs, OwnImages, match_inputs
 from idml_hf.confidence.labelled_queries import LabelledQueries, Outcomes, judge_among_themselves
 from idml_hf.data import ImageSet, load_images
-from idml_hf.index.gallery import unit_rows
 from idml_hf.index.results import SearchResult
+from idml_hf.search.arrays import unit_rows
 
 
 def world(seed: int, classes: int = 60, each: int = 12) -> LabelledQueries:

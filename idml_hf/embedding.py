@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from .data import EvalImages, ImageSet
+from .data import EvalImages, ImageSet, as_image_set
+from .errors import one_of
 from .image_processing_idml import IDMLImageProcessor
 from .modeling_idml import IDMLModel, IDMLPreTrainedModel
+
+PRECISIONS = ("fp32", "bf16")
+_OUTPUTS = ("semantic_embeds", "uncertainty_embeds", "uncertainty", "semantic_norm")
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,58 @@ class Embeddings:
         )
 
 
+def encode(
+    model: IDMLModel,
+    images: Any,
+    batch_size: int = 64,
+    device: torch.device | str | None = None,
+    precision: str = "fp32",
+    progress: bool = False,
+) -> Embeddings:
+    """Embed whatever a user has of images, with the image processor that was saved beside the model.
+
+    The model is left in the mode that it was in.
+
+    Args:
+        model: The model.
+        images: Paths, PIL images, arrays or tensors, mixed and of any sizes; an [`idml_hf.data.ImageSet`]; a
+            `datasets.Dataset`, also streaming; see [`idml_hf.data.as_image_set`]. For a model of vectors a matrix
+            `(N, width)`.
+        batch_size: Images at a time.
+        device: Where to compute; `None` means a GPU if there is one.
+        precision: `"fp32"`, or `"bf16"` for faster layers where the processor has them.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        FileNotFoundError: naming a file that is not there.
+        ValueError, TypeError: for no images, or what is none.
+    """
+    training = model.training
+    try:
+        if model.config.backbone == "vectors":
+            rows = torch.as_tensor(images, dtype=torch.float32)
+            how: dict[str, Any] = {"device": device, "progress": progress, "precision": precision}
+            return Embeddings(*_run(model, rows.split(batch_size), len(rows), _OUTPUTS, "Embedding", **how))
+        return embed_dataset(
+            model,
+            _processor_of(model),
+            as_image_set(images),
+            batch_size=batch_size,
+            device=device,
+            progress=progress,
+            precision=precision,
+        )
+    finally:
+        model.train(training)
+
+
+def _processor_of(model: IDMLModel) -> IDMLImageProcessor:
+    # read once: a model from the Hub would ask the Hub each time
+    if getattr(model, "_image_processor", None) is None:
+        model._image_processor = IDMLImageProcessor.for_model(model)
+    return model._image_processor
+
+
 def _stack(samples: list[dict[str, Any]]) -> Tensor:
     return torch.stack([sample["pixel_values"] for sample in samples])
 
@@ -55,6 +112,7 @@ def embed_dataset(
     device: torch.device | str | None = None,
     num_workers: int = 0,
     progress: bool = True,
+    precision: str = "fp32",
 ) -> Embeddings:
     """Embed all images of a data set, in order.
 
@@ -66,9 +124,10 @@ def embed_dataset(
         device: Where to compute; `None` means a GPU if there is one.
         num_workers: Processes that decode.
         progress: Whether to show a progress bar.
+        precision: `"fp32"` or `"bf16"`, as for `encode`.
 
     Raises:
-        ValueError: if there are no images.
+        ValueError: if there are no images, or for an unknown precision.
 
     Example:
         >>> from PIL import Image
@@ -78,17 +137,17 @@ def embed_dataset(
         >>> embed_dataset(model, processor, [Image.new("RGB", (40, 40))], progress=False).semantic.shape
         (1, 16)
     """
-    outputs = ("semantic_embeds", "uncertainty_embeds", "uncertainty", "semantic_norm")
     columns = run_model(
         model,
         processor,
         dataset,
-        outputs,
+        _OUTPUTS,
         "Embedding",
         batch_size=batch_size,
         device=device,
         num_workers=num_workers,
         progress=progress,
+        precision=precision,
     )
     return Embeddings(*columns)
 
@@ -104,6 +163,7 @@ def run_model(
     device: torch.device | str | None = None,
     num_workers: int = 0,
     progress: bool = True,
+    precision: str = "fp32",
 ) -> list[np.ndarray]:
     """Run a model on all images of a data set, in order; arguments as for `embed_dataset`.
 
@@ -117,10 +177,7 @@ def run_model(
     Raises:
         ValueError: if there are no images.
     """
-    if len(dataset) == 0:
-        raise ValueError("There are no images to embed")
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    model = model.to(device).eval()
     loader = DataLoader(
         EvalImages(dataset, processor),
         batch_size=batch_size,
@@ -128,15 +185,50 @@ def run_model(
         num_workers=num_workers,
         pin_memory=device.type == "cuda",
     )
+    batches = loader if num_workers else _ahead(loader)
+    return _run(model, batches, len(dataset), outputs, title, device=device, progress=progress, precision=precision)
+
+
+def _run(
+    model: IDMLPreTrainedModel,
+    batches: Iterable[Tensor],
+    number: int,
+    outputs: Sequence[str],
+    title: str,
+    *,
+    device: torch.device | str | None,
+    progress: bool,
+    precision: str,
+) -> list[np.ndarray]:
+    one_of("precision", precision, PRECISIONS)
+    if number == 0:
+        raise ValueError("There are no images to embed")
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if getattr(model, "hf_device_map", None) is None:
+        model = model.to(device)
+    model = model.eval()
     parts: list[tuple[Tensor, ...]] = []
-    bar = tqdm(total=len(dataset), desc=title, unit="image", disable=not progress)
-    with torch.inference_mode(), bar:
-        for pixel_values in loader:
-            pixel_values = pixel_values.to(device, model.dtype, non_blocking=True)
-            out = model(pixel_values.contiguous(memory_format=torch.channels_last))
+    bar = tqdm(total=number, desc=title, unit="image", disable=not progress)
+    half = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    with torch.inference_mode(), bar, half:
+        for batch in batches:
+            batch = batch.to(device, non_blocking=True)
+            if batch.ndim == 4:
+                batch = batch.contiguous(memory_format=torch.channels_last)
+            out = model(batch)
             parts.append(tuple(out[name].cpu() for name in outputs))
-            bar.update(len(pixel_values))
+            bar.update(len(batch))
     return [torch.cat(column).float().numpy() for column in zip(*parts, strict=True)]
 
 
-__all__ = ["Embeddings", "embed_dataset", "run_model"]
+def _ahead(batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The same batches, each prepared while the model is at the one before."""
+    with ThreadPoolExecutor(1) as pool:
+        remaining = iter(batches)
+        coming = pool.submit(next, remaining, None)
+        while (batch := coming.result()) is not None:
+            coming = pool.submit(next, remaining, None)
+            yield batch
+
+
+__all__ = ["PRECISIONS", "Embeddings", "embed_dataset", "encode", "run_model"]

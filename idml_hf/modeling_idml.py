@@ -23,7 +23,7 @@ from .configuration_idml import IDMLConfig
 from .errors import clear_loading_errors
 from .feature_statistics import normalised, root_statistics, with_statistics
 from .reference_memory import PastImages, ReferenceMemory
-from .similarity import at_least_float32, introspective_logits
+from .similarity import at_least_float32, introspective_logits, introspective_similarity
 from .timm_trunk import (
     as_tokens,
     can_checkpoint,
@@ -357,6 +357,8 @@ class IDMLModel(IDMLPreTrainedModel):
     def _run_trunk(self, pixel_values: Tensor, indices: list[int] | None) -> tuple[Tensor, list[Tensor], Tensor]:
         """The last feature map, those at `indices` (None means all), and the pooled vector."""
         maps: list[Tensor] = []
+        # the image processor gives float32, whatever the layers compute in
+        pixel_values = pixel_values.to(self.dtype)
         if indices is None or indices:
             hidden, maps = run_trunk(self.backbone, "forward_intermediates", pixel_values, indices=indices)
         else:
@@ -405,6 +407,83 @@ class IDMLModel(IDMLPreTrainedModel):
             hidden_states=maps,
         )
         return out if self._wants_dict(return_dict) else out.to_tuple()
+
+    def encode(
+        self,
+        images: Any,
+        batch_size: int = 64,
+        device: torch.device | str | None = None,
+        precision: str = "fp32",
+        progress: bool = False,
+    ) -> Any:
+        """Embed images: from files to arrays in one call.
+
+        Args:
+            images: Paths, PIL images, arrays or tensors, mixed and of any sizes; an [`idml_hf.data.ImageSet`]; a
+                `datasets.Dataset`, also streaming. For a model of vectors a matrix `(N, width)`.
+            batch_size: Images at a time.
+            device: Where to compute; `None` means a GPU if there is one.
+            precision: `"fp32"`, or `"bf16"` for faster layers where the processor has them.
+            progress: Whether to show a progress bar.
+
+        Returns:
+            [`idml_hf.embedding.Embeddings`], whose `semantic` `(N, d)`, `uncertainty_embeds` `(N, d_u)` and
+            `uncertainty` `(N,)` are float32 NumPy arrays.
+
+        Raises:
+            ImportError: where the model came with its code, and the package idml_hf is not installed.
+            FileNotFoundError: naming a file that is not there.
+            ValueError, TypeError: for no images, or what is none.
+
+        Example:
+            >>> from PIL import Image
+            >>> from idml_hf import IDMLModel
+            >>> model = IDMLModel.from_backbone("resnet18", pretrained=False, embedding_dim=16, image_size=32)
+            >>> e = model.encode([Image.new("RGB", (40, 30), color) for color in ("red", "blue")])
+            >>> e.semantic.shape, e.uncertainty.shape
+            ((2, 16), (2,))
+            >>> model.similarity(e, e).shape
+            (2, 2)
+        """
+        embedding = _of_package("idml_hf.embedding")
+        if embedding is None:
+            raise ImportError(
+                "encode needs the package: pip install idml-hf. Without it, "
+                'model(**image_processor(images, return_tensors="pt")) embeds images'
+            )
+        return embedding.encode(self, images, batch_size, device, precision, progress)
+
+    def similarity(self, a: Any, b: Any, introspective: bool = False) -> Any:
+        """Compare all images of two sets.
+
+        Args:
+            a: What `encode` returned, or semantic embeddings `(A, d)` as an array or a tensor.
+            b: The same for the other set, B images.
+            introspective: Whether to take the uncertainty into account as the configuration's `form` and `tau` say;
+                else it is the cosine, by which one searches.
+
+        Returns:
+            `(A, B)`, a NumPy array, in [-1, 1].
+
+        Raises:
+            ValueError: for an introspective comparison of embeddings without uncertainty, or under a form that
+                compares images with class proxies only.
+        """
+        form = "none"
+        if introspective:
+            form = self.config.form
+            if form not in ("ratio", "none"):
+                raise ValueError(f"form {form!r} compares images with proxies, not with each other")
+        sides: list[Tensor | None] = []
+        for side in (a, b):
+            uncertainty = getattr(side, "uncertainty_embeds", None)
+            if introspective and uncertainty is None:
+                raise ValueError("an introspective comparison needs what encode returned, with its uncertainty_embeds")
+            sides += [torch.as_tensor(getattr(side, "semantic", side)), uncertainty]
+        s_a, u_a, s_b, u_b = (None if side is None else torch.as_tensor(side) for side in sides)
+        assert s_a is not None and s_b is not None
+        with torch.no_grad():
+            return introspective_similarity(s_a, u_a, s_b, u_b, form, self.config.tau).numpy()
 
 
 class IDMLForImageClassification(IDMLPreTrainedModel):
@@ -490,9 +569,13 @@ class IDMLForImageClassification(IDMLPreTrainedModel):
 
 
 def _hub() -> Any:
-    """The module that shares models; None where this file has travelled without its package."""
+    return _of_package("idml_hf.hub")
+
+
+def _of_package(name: str) -> Any:
+    """A module of the package that this file may not import; None where it has travelled without its package."""
     try:
-        return importlib.import_module("idml_hf.hub")
+        return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name != "idml_hf":
             raise

@@ -7,7 +7,6 @@ interrupted run, started again with any number of processes, goes on with the sh
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from .data import ImageSet
 from .embedding import Embeddings, embed_dataset
@@ -23,6 +21,7 @@ from .files import read_json, replacing, write_json
 from .image_processing_idml import IDMLImageProcessor
 from .model_reference import ModelReference, load_model
 from .modeling_idml import IDMLPreTrainedModel
+from .processes import join_processes
 
 PLAN = "embeddings.json"
 
@@ -85,7 +84,7 @@ def embed_to_shards(
     """
     if not len(images):
         raise ValueError("There are no images to embed")
-    state, folder = _processes(), Path(folder).absolute()
+    state, folder = join_processes(), Path(folder).absolute()
     source, model = model, load_model(model)
     processor = processor or IDMLImageProcessor.for_model(model)
     plan = {
@@ -176,20 +175,6 @@ def _read(file: Path) -> pa.Table:
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{file} is damaged ({reason}): remove it and run the same command again") from error
-
-
-def _processes() -> Any:
-    """The processes that share the work, as `accelerate launch` has started them."""
-    from accelerate import PartialState
-
-    # without a GPU, it must be told so to see more than one process
-    state = PartialState(cpu=not torch.cuda.is_available())
-    launched = int(os.environ.get("WORLD_SIZE", 1))
-    if state.num_processes != launched:
-        raise RuntimeError(
-            f"{launched} processes were launched, but {state.num_processes} would share the work: each would do all"
-        )
-    return state
 
 
 def _matrix(column: pa.ChunkedArray) -> np.ndarray:

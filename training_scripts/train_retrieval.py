@@ -1,7 +1,7 @@
 """Train a retrieval model: the same as `idml-hf train`.
 
 python training_scripts/train_retrieval.py training_scripts/recipes/emoji.yaml --output runs/emoji
-accelerate launch --num_processes 2 training_scripts/train_retrieval.py --dataset photos/ --output my-model
+accelerate launch --multi_gpu --num_processes 2 training_scripts/train_retrieval.py --dataset photos/ --output my-model
 """
 
 from __future__ import annotations

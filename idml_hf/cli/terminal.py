@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -32,11 +33,38 @@ def run_app(app: typer.Typer, arguments: list[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(arguments)
-    except (ValueError, OSError, FloatingPointError, ImportError) as error:
-        if os.environ.get("IDML_HF_TRACEBACK"):
+    except (ValueError, OSError, FloatingPointError, ImportError, MemoryError, RuntimeError) as error:
+        if os.environ.get("IDML_HF_TRACEBACK") or not _is_foreseen(error):
             raise
-        typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
+        typer.secho(f"error: {_in_words(error)}", fg=typer.colors.RED, err=True)
         sys.exit(1)
+
+
+def _is_foreseen(error: Exception) -> bool:
+    """Whether an error says all there is to say: runtime errors do where this package raises them, and some others."""
+    if not isinstance(error, RuntimeError) or _is_out_of_memory(error) or "DataLoader worker" in str(error):
+        return True
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    where = "" if frame is None else frame.tb_frame.f_globals.get("__name__", "")
+    return str(where).startswith("idml_hf.")
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # torch's own class, without importing torch to look at it
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+def _in_words(error: Exception) -> str:
+    first = (str(error) or "no more can be had").splitlines()[0]
+    if _is_out_of_memory(error):
+        return f"out of memory ({first}): take a smaller batch"
+    if "DataLoader worker" in str(error):
+        return f"a process that decodes images died ({first}): take fewer --workers"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk is full: {error.filename or error}"
+    return str(error)
 
 
 __all__ = ["quiet", "report_metrics", "run_app"]

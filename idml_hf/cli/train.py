@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from idml_hf.processes import is_first_process
 from idml_hf.training.recipes import load_recipe
 from idml_hf.training.settings import DataSettings, ModelSettings, Run, TrainingSettings
 
@@ -44,7 +44,7 @@ def train(
     from idml_hf.training.run import train as train_model
 
     metrics = train_model(run)
-    if os.environ.get("RANK", "0") == "0":
+    if is_first_process():
         report_metrics(metrics, Path(run.output))
 
 

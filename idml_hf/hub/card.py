@@ -47,6 +47,7 @@ def write_model_card(
     *,
     baseline: str | Path | None = None,
     remote_code: bool = False,
+    home: str | Path | None = None,
 ) -> Path:
     """Write `README.md`, the model card, into the folder of a run.
 
@@ -60,6 +61,7 @@ def write_model_card(
         baseline: folder of the run with the plain loss (form `none`) and otherwise the same settings. Its metrics are
             kept in the folder, for later cards, and stand beside those of the model.
         remote_code: whether the repository carries the model's code, so that idml_hf need not be installed.
+        home: where the files of `folder` will lie, if not there: the folder that usage code loads.
 
     Returns:
         The path of the card.
@@ -75,11 +77,11 @@ def write_model_card(
     folder = Path(folder)
     if baseline is not None:
         _keep_baseline(Path(baseline), folder)
-    card = folder / CARD_FILE
+    card, home = folder / CARD_FILE, folder if home is None else Path(home)
     record = RunRecord.read(folder)
-    if not card.exists() or is_generated(card.read_text(encoding="utf-8")):
-        name = (repo_id or folder.resolve().name).rsplit("/", 1)[-1]
-        location, on_hub = (str(folder), False) if repo_id is None else (repo_id, True)
+    if not (home / CARD_FILE).exists() or is_generated((home / CARD_FILE).read_text(encoding="utf-8")):
+        name = (repo_id or home.resolve().name).rsplit("/", 1)[-1]
+        location, on_hub = (str(home), False) if repo_id is None else (repo_id, True)
         text = render_card(record, location, name, on_hub=on_hub, remote_code=remote_code)
         write_text(card, text)
     return card

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from idml_hf.errors import one_of
+from idml_hf.processes import is_first_process
 
 from .execute import execute_all
 from .plan import PlannedRun, changed_settings, plan
@@ -86,7 +86,7 @@ def reproduce(
             )
         execute_all(planned, results, jobs)
     at_hand = _at_hand(planned_now())
-    if os.environ.get("RANK", "0") == "0":
+    if is_first_process():
         for name, text in changed.items():
             console.print(f"[yellow]{name} was made with other settings: {text}[/]")
         _print_report(chosen, at_hand, results, console)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from idml_hf.files import read_json, write_json
+from idml_hf.processes import is_first_process, join_processes
 from idml_hf.training import run as training
 from idml_hf.training.checkpoints import last_complete_checkpoint
 
@@ -28,11 +29,10 @@ def execute(planned: PlannedRun, progress: bool = True) -> Result:
 
     Under `accelerate launch` all processes make the run together.
     """
-    from accelerate import PartialState
-
-    state = PartialState()
+    state = join_processes()
     folder, settings = Path(planned.run.output), planned_settings(planned)
-    interrupted = _same_run(folder, settings) and last_complete_checkpoint(folder / "checkpoints") is not None
+    begun = training.is_finished(folder) or last_complete_checkpoint(folder / training.CHECKPOINTS) is not None
+    interrupted = begun and _same_run(folder, settings)
     state.wait_for_everyone()
     if state.is_main_process:
         write_json(folder / "planned.json", settings)
@@ -98,7 +98,7 @@ def _is_there(run: PlannedRun, results: Path) -> bool:
 
 
 def _keep(result: Result, results: Path) -> None:
-    if os.environ.get("RANK", "0") == "0":
+    if is_first_process():
         append_result(results_file(results, result.table), result)
 
 
@@ -113,7 +113,7 @@ def _set_up_worker(counter: Synchronized, jobs: int, gpus: int) -> None:
 
 
 def _announce(text: str) -> None:
-    if os.environ.get("RANK", "0") == "0":
+    if is_first_process():
         from rich.console import Console
 
         Console().rule(text)

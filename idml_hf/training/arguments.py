@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from transformers import TrainingArguments
 
 from idml_hf.errors import one_of
+from idml_hf.processes import join_processes, launched_processes
 
 from .mixing import MIXES
 
@@ -66,7 +67,12 @@ class IDMLTrainingArguments(TrainingArguments):
     _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "learning_rate_multipliers"]
 
     def __post_init__(self) -> None:
+        # before transformers joins them, which without a GPU it would do for processes that were told so only
+        if launched_processes() > 1 and not self.deepspeed:
+            join_processes(self.use_cpu)
         super().__post_init__()
+        if self.world_size != launched_processes():
+            raise ValueError(f"WORLD_SIZE is {launched_processes()}, but the trainer's world has {self.world_size}")
         one_of("batch_sampling", self.batch_sampling, ("auto", "random", "pk"))
         if self.images_per_class < 1:
             raise ValueError(f"images_per_class must be at least 1, not {self.images_per_class}")

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +18,22 @@ from transformers.utils import logging
 
 from idml_hf.data import EvalImages
 from idml_hf.errors import one_of
-from idml_hf.files import write_json
+from idml_hf.files import read_json, write_json
 from idml_hf.hub.card import write_model_card
+from idml_hf.hub.record import METRICS_FILE, RUN_FILE
 from idml_hf.image_processing_idml import IDMLImageProcessor
 from idml_hf.modeling_idml import IDMLPreTrainedModel
+from idml_hf.processes import is_first_process, join_processes
 
 from .arguments import ARGUMENTS, IDMLTrainingArguments
-from .checkpoints import last_complete_checkpoint
+from .checkpoints import (
+    check_resumed,
+    data_fingerprint,
+    last_complete_checkpoint,
+    record_start,
+    remove_checkpoints,
+    was_started,
+)
 from .curve import plot_training
 from .declaration import declared, typed
 from .deterministic_trainer import DeterministicTrainer
@@ -33,6 +45,7 @@ from .tasks import TASKS, TestResult
 logger = logging.get_logger(__name__)
 
 CHECKPOINTS = "checkpoints"
+_ARRIVING = ".arriving-"
 # arguments of the trainer that are settings of a run under another name
 _TAKEN = {
     "output_dir": "output",
@@ -66,16 +79,29 @@ def train(run: Run, progress: bool = True) -> dict[str, Any]:
         FloatingPointError: if the loss is not finite.
     """
     started = time.monotonic()
-    progress = progress and os.environ.get("RANK", "0") == "0"
-    task = TASKS[run.task]
+    progress = progress and is_first_process()
+    output, task = Path(run.output), TASKS[run.task]
+    check_output(run)
+    if run.resume and is_finished(output):
+        logger.warning(f"The run in {output} is finished; --overwrite makes it anew")
+        return read_json(output / METRICS_FILE)
     checkpoint = prepare_output(run)
     data = task.load(run)
+    task.check(data)
     set_seed(run.seed)
     model, processor, trunk_weights = build_model(run, data.train.class_names)
+    settings, fingerprint = effective_settings(run, model.config), data_fingerprint(data)
+    if checkpoint is not None:
+        check_resumed(output / CHECKPOINTS, settings, fingerprint)
     trainer = build_trainer(run, model, processor, data, progress)
+    first = trainer.is_world_process_zero()
+    if first:
+        record_start(output / CHECKPOINTS, settings, fingerprint)
     result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     trained = task.result(model)
-    settings = effective_settings(run, model.config)
+    if first:
+        # whatever becomes of the evaluation, what was trained is there
+        save_model(output, trained, processor)
     tested = task.test(trained, processor, data, progress)
     metrics = {
         "dataset": data.name,
@@ -85,10 +111,14 @@ def train(run: Run, progress: bool = True) -> dict[str, Any]:
         "train_images_per_second": result.metrics.get("train_samples_per_second"),
         "seconds": time.monotonic() - started,
     }
-    if trainer.is_world_process_zero():
-        record = {"run": settings, "log": [_json_ready(entry) for entry in trainer.state.log_history]}
-        save_run(Path(run.output), trained, processor, record, metrics, tested)
-        shutil.rmtree(Path(run.output) / CHECKPOINTS, ignore_errors=True)
+    if first:
+        record = {
+            "run": settings,
+            "processes": trainer.args.world_size,
+            "log": [_json_ready(entry) for entry in trainer.state.log_history],
+        }
+        save_results(output, record, metrics, tested)
+        remove_checkpoints(output / CHECKPOINTS)
     return metrics
 
 
@@ -97,24 +127,38 @@ def _json_ready(entry: dict[str, Any]) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in entry.items()}
 
 
-def prepare_output(run: Run) -> Path | None:
-    """The checkpoint to go on from, after making sure that nothing is overwritten unasked.
+def is_finished(output: Path) -> bool:
+    """Whether a folder holds a run that has come to its end."""
+    return (output / METRICS_FILE).is_file() and not was_started(output / CHECKPOINTS)
+
+
+def check_output(run: Run) -> None:
+    """Make sure that nothing is overwritten unasked.
 
     Raises:
         FileExistsError: if the folder holds a run already, and neither `resume` nor `overwrite` is set.
     """
     output = Path(run.output)
-    checkpoint = last_complete_checkpoint(output / CHECKPOINTS)
-    if run.overwrite:
-        shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
-        return None
-    if run.resume:
-        if checkpoint is None:
-            logger.warning(f"There is no checkpoint in {output}; training starts at the beginning")
-        return checkpoint
-    if checkpoint is not None or (output / "metrics.json").exists():
+    if run.overwrite or run.resume:
+        return
+    if (output / METRICS_FILE).exists() or last_complete_checkpoint(output / CHECKPOINTS) is not None:
         raise FileExistsError(f"{output} holds a run already: --resume goes on with it, --overwrite replaces it")
-    return None
+
+
+def prepare_output(run: Run) -> Path | None:
+    """Remove the checkpoints that no run goes on from, and give the one that this run goes on from."""
+    output = Path(run.output)
+    state = join_processes(bool(run.trainer.get("use_cpu")))
+    checkpoint = last_complete_checkpoint(output / CHECKPOINTS) if run.resume else None
+    # no process may remove what another one still looks at
+    state.wait_for_everyone()
+    if checkpoint is None:
+        if run.resume:
+            logger.warning(f"There is no checkpoint in {output}; training starts at the beginning")
+        if state.is_main_process:
+            remove_checkpoints(output / CHECKPOINTS)
+        state.wait_for_everyone()
+    return checkpoint
 
 
 def build_trainer(
@@ -196,25 +240,55 @@ def _back_door(run: Run, known: dict[str, Any], settings: set[str]) -> dict[str,
     return checked
 
 
-def save_run(
-    output: Path,
-    model: IDMLPreTrainedModel,
-    processor: IDMLImageProcessor,
-    record: dict[str, Any],
-    metrics: dict[str, Any],
-    tested: TestResult,
-) -> None:
-    """Write the model and what is known of it; `metrics.json` marks a folder whose results are whole."""
+def save_model(output: Path, model: IDMLPreTrainedModel, processor: IDMLImageProcessor) -> None:
+    """Put a trained model into a run's folder; results of another one that lie there do not count any more."""
+    with _arriving_together(output) as new:
+        model.save_pretrained(new)
+        processor.save_pretrained(new)
+        (output / METRICS_FILE).unlink(missing_ok=True)
+        for weights in output.glob("model*.safetensors*"):
+            # parts of larger weights that lay here
+            if not (new / weights.name).exists():
+                weights.unlink()
+
+
+def save_results(output: Path, record: dict[str, Any], metrics: dict[str, Any], tested: TestResult) -> None:
+    """Write what is known of a trained model; `metrics.json` marks a folder whose results are whole."""
+    with _arriving_together(output) as new:
+        write_json(new / RUN_FILE, record)
+        plot_training(record["log"], new / "training_curve.png")
+        for name, draw in tested.pictures.items():
+            draw(new / name)
+        write_json(new / METRICS_FILE, metrics)
+        shutil.copyfile(output / "config.json", new / "config.json")
+        write_model_card(new, home=output)
+
+
+@contextmanager
+def _arriving_together(output: Path) -> Iterator[Path]:
+    """A folder whose files move to `output` when the block ends, the metrics last; none of them if it fails."""
     output.mkdir(parents=True, exist_ok=True)
-    (output / "metrics.json").unlink(missing_ok=True)
-    model.save_pretrained(output)
-    processor.save_pretrained(output)
-    write_json(output / "run.json", record)
-    plot_training(record["log"], output / "training_curve.png")
-    for name, draw in tested.pictures.items():
-        draw(output / name)
-    write_json(output / "metrics.json", metrics)
-    write_model_card(output)
+    for left in output.glob(f"{_ARRIVING}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    new = Path(tempfile.mkdtemp(prefix=_ARRIVING, dir=output))
+    try:
+        yield new
+        files = [path for path in new.rglob("*") if path.is_file()]
+        for path in sorted(files, key=lambda path: path.name == METRICS_FILE):
+            place = output / path.relative_to(new)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, place)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
-__all__ = ["CHECKPOINTS", "build_trainer", "prepare_output", "save_run", "train", "training_arguments"]
+__all__ = [
+    "CHECKPOINTS",
+    "build_trainer",
+    "is_finished",
+    "prepare_output",
+    "save_model",
+    "save_results",
+    "train",
+    "training_arguments",
+]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch.utils.data import Dataset
 
 from idml_hf.configuration_idml import REFERENCE_WEIGHT
@@ -58,6 +59,14 @@ class Task(ABC):
     @abstractmethod
     def load(self, run: Run) -> Any:
         """The data of a run, with `name`, `train`, `validation` and `test`."""
+
+    @abstractmethod
+    def check(self, data: Any) -> None:
+        """Make sure, before anything is trained, that what is trained can be measured.
+
+        Raises:
+            ValueError: if it cannot.
+        """
 
     @abstractmethod
     def result(self, model: IDMLPreTrainedModel) -> IDMLPreTrainedModel:
@@ -116,6 +125,12 @@ class RetrievalTask(Task):
             seed=run.seed,
         )
 
+    def check(self, data: RetrievalData) -> None:
+        """Make sure that some image of each set to measure on has another one of its class to find."""
+        for name, images in (("validation", data.validation), ("test", data.test)):
+            if images is not None:
+                check_findable(images, f"{data.name}, {name} images")
+
     def result(self, model: Any) -> IDMLPreTrainedModel:
         """The model without its loss."""
         return model.idml
@@ -163,6 +178,13 @@ class ClassificationTask(Task):
             seed=run.seed,
         )
 
+    def check(self, data: ClassificationData) -> None:
+        """Make sure that there are classes to tell apart, and images to measure on."""
+        if len(data.class_names) < 2:
+            raise ValueError(f"{data.name}: there are no two classes to tell apart")
+        if not len(data.test):
+            raise ValueError(f"{data.name}: there are no images to measure on")
+
     def result(self, model: IDMLPreTrainedModel) -> IDMLPreTrainedModel:
         """The whole model."""
         return model
@@ -173,6 +195,21 @@ class ClassificationTask(Task):
         """Accuracy, calibration and uncertainty on the test images."""
         measured = evaluate_classifier(model, processor, data.test, progress=progress)
         return TestResult({"protocol": "plain", **measured})
+
+
+def check_findable(images: ImageSet, what: str) -> None:
+    """Make sure that some image has another one of its class, and of another group where there are groups.
+
+    Raises:
+        ValueError: if none has.
+    """
+    places, where = images.labels, ""
+    if images.groups is not None:
+        # several images of a class and a group do not count for one another
+        places = np.unique(np.stack([images.labels, images.groups], axis=1), axis=0)[:, 0]
+        where = f" in another {images.group_column or 'group'}"
+    if np.unique(places, return_counts=True)[1].max(initial=0) < 2:
+        raise ValueError(f"{what}: no image has another one of its class{where}, so retrieval cannot be measured")
 
 
 def reference_metrics(

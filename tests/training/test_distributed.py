@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
+import numpy as np
 import pytest
+
+from idml_hf import IDMLTrainingArguments
+from idml_hf.data import load_retrieval_data
+from idml_hf.processes import join_processes, launched_processes
+from idml_hf.reproduce.results import read_results
+
+ROOT = Path(__file__).parents[2]
 
 SCRIPT = textwrap.dedent(
     """
@@ -30,7 +40,7 @@ SCRIPT = textwrap.dedent(
     )
     processor = IDMLImageProcessor.from_backbone("test_resnet", image_size=32)
     arguments = IDMLTrainingArguments(
-        output, max_steps=5, per_device_train_batch_size=batch, learning_rate=1e-3, logging_steps=1, use_cpu=True,
+        output, max_steps=5, per_device_train_batch_size=batch, learning_rate=1e-3, logging_steps=1,
         batch_sampling="random", save_strategy="no", report_to="none", disable_tqdm=True,
         degraded_share=0,  # each process degrades images of its own
         optim="sgd",  # where a gradient is zero but for rounding, Adam makes a whole step of the rounding
@@ -52,26 +62,41 @@ SCRIPT = textwrap.dedent(
 )
 
 
+def accelerate(command: list[str], folder: Path) -> str:
+    """Run `accelerate launch ...` on a port of its own, with this Python; gives what it printed."""
+    assert command[:2] == ["accelerate", "launch"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", str(port), *command[2:]]
+    result = subprocess.run(
+        started,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        # no configuration of this machine's user
+        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "home")},
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
+
+
+def documented(start: str) -> list[str]:
+    """The words of the command in the page on several machines that begins like this."""
+    page = (ROOT / "docs" / "how-to" / "several-machines.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    (line,) = [line for line in page.splitlines() if line.startswith(start)]
+    return shlex.split(line)
+
+
 def launch(folder, processes: int, loss: str) -> dict:
     script = folder / "train.py"
     script.write_text(SCRIPT)
     output = folder / f"{loss}-{processes}"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    # without a GPU `accelerate launch` starts one process, however many it is asked for, unless it is told --multi_gpu
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1"]
+    words = documented("accelerate launch --multi_gpu --num_processes 2 training_scripts/train_retrieval.py")
+    command = words[: words.index("training_scripts/train_retrieval.py")]
     if processes == 1:
-        command.remove("--multi_gpu")
-    command += ["--num_processes", str(processes), "--mixed_precision", "no", "--dynamo_backend", "no"]
-    command += ["--main_process_port", str(port)]
-    result = subprocess.run(
-        [*command, str(script), str(output), str(32 // processes), loss],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
+        command = ["accelerate", "launch", "--num_processes", "1"]
+    accelerate([*command, str(script), str(output), str(32 // processes), loss], folder)
     return json.loads((folder / f"{loss}-{processes}.json").read_text())
 
 
@@ -85,3 +110,93 @@ def test_two_processes_train_as_one(loss, tmp_path):
     assert two["norm"] == pytest.approx(one["norm"], rel=1e-5)
     assert two["queries"] == one["queries"]
     assert two["recall"] == pytest.approx(one["recall"], abs=0.02)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    train = load_retrieval_data("emoji-mini", check_images=False).train
+    for label in range(8):
+        (folder / str(label)).mkdir()
+        for index in np.flatnonzero(train.labels == label):
+            train.image(int(index)).save(folder / str(label) / f"{index}.png")
+    return folder
+
+
+TINY = ["--backbone", "test_resnet", "--no-pretrained", "--image-size", "32", "--embedding-dim", "8", "--epochs", "2"]
+# each process degrades images of its own, and Adam makes a whole step of a rounding
+TINY += ["--freeze-batch-norm", "--trainer", '{"degraded_share": 0, "optim": "sgd", "logging_steps": 1}']
+
+
+def test_the_command_of_the_documentation_starts_one_training(photos, tmp_path):
+    """Two processes without a GPU: they train together, as one would on the joined batch, and one of them writes."""
+    command = documented("accelerate launch --multi_gpu --num_processes 2 training_scripts/train_retrieval.py")
+    assert command[-6:] == ["--dataset", "photos/", "--batch-size", "32", "--output", "my-model"]
+    output = {2: tmp_path / "two", 1: tmp_path / "one"}
+    given = ["--dataset", str(photos), "--output", str(output[2]), "--batch-size", "8"]
+    printed = accelerate([*command[:-6], *given, *TINY], tmp_path)
+    assert printed.count("Everything is in") == 1
+    alone = [sys.executable, "training_scripts/train_retrieval.py", "--dataset", str(photos), "--batch-size", "16"]
+    subprocess.run([*alone, "--output", str(output[1]), *TINY], check=True, capture_output=True, cwd=ROOT)
+    two, one = (json.loads((output[n] / "run.json").read_text()) for n in (2, 1))
+    assert (two["processes"], one["processes"]) == (2, 1)
+    losses = [[entry["loss"] for entry in record["log"] if "loss" in entry] for record in (two, one)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4) and len(losses[0]) > 3
+    assert sorted(p.name for p in output[1].iterdir()) == sorted(p.name for p in output[2].iterdir())
+
+
+TABLE = textwrap.dedent(
+    """
+    import sys
+    from pathlib import Path
+    from idml_hf.cli.terminal import run_app
+    from idml_hf.reproduce import tables
+    from idml_hf.reproduce.command import reproduce
+
+    folder, photos = Path(sys.argv[1]), sys.argv[2]
+    settings = {"dataset": photos, "backbone": "test_resnet", "pretrained": False, "image_size": 32, "epochs": 1}
+    row = tables.Row("Plain", (), settings | {"batch_size": 8, "embedding_dim": 8})
+    columns = (tables.Column.of("recall_at_1"),)
+    tables.TABLES["tiny"] = tables.Table("tiny", "Tiny", "retrieval", (row,), columns, seeds=2)
+    reproduce("tiny", folder, results=folder / "results", runs=folder / "runs")
+    """
+)
+
+
+def test_a_table_is_made_by_all_processes_together(photos, tmp_path):
+    (tmp_path / "table.py").write_text(TABLE)
+    launched = ["accelerate", "launch", "--multi_gpu", "--num_processes", "2"]
+    accelerate([*launched, str(tmp_path / "table.py"), str(tmp_path), str(photos)], tmp_path)
+    results = read_results(tmp_path / "results", "tiny")
+    assert [result.seed for result in results] == [0, 1]
+    assert (tmp_path / "results" / "tiny.jsonl").read_text().count("\n") == 2
+    for result in results:
+        record = json.loads((tmp_path / "runs" / "tiny" / f"plain-seed{result.seed}" / "run.json").read_text())
+        assert record["processes"] == 2
+
+
+class TestWorld:
+    def test_a_world_that_is_not_the_launchs_is_an_error(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("WORLD_SIZE", "2")
+
+        class Alone:
+            num_processes = 1
+
+            def __init__(self, **kwargs):
+                pass
+
+            @staticmethod
+            def _reset_state():
+                pass
+
+        monkeypatch.setattr("accelerate.PartialState", Alone)
+        monkeypatch.setenv("ACCELERATE_USE_CPU", "false")
+        for call in (join_processes, lambda: IDMLTrainingArguments(str(tmp_path))):
+            with pytest.raises(ValueError, match="WORLD_SIZE says that 2 processes were launched, but 1 have joined"):
+                call()
+
+    @pytest.mark.parametrize("value", ["", "two", "0", "-1", "1.5"])
+    def test_a_world_size_that_is_no_number(self, monkeypatch, value):
+        monkeypatch.setenv("WORLD_SIZE", value)
+        with pytest.raises(ValueError, match="WORLD_SIZE should be the number of processes"):
+            launched_processes()

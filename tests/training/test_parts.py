@@ -1,4 +1,4 @@
-"""The trainer's small parts: parameter groups, schedule, checkpoints, recipes."""
+"""The trainer's small parts: parameter groups, schedule, arguments, recipes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from torch import nn
 
 from idml_hf.training import Run, load_recipe
 from idml_hf.training.arguments import IDMLTrainingArguments
-from idml_hf.training.checkpoints import last_complete_checkpoint
 from idml_hf.training.effective import effective_settings
 from idml_hf.training.optim import parameter_groups, step_schedule
 
@@ -41,16 +40,6 @@ def test_step_schedule(epochs, expected):
     assert rates == expected
     with pytest.raises(ValueError, match="must be positive"):
         step_schedule(optimizer, [0], 0.5, 3)
-
-
-def test_the_last_complete_checkpoint(tmp_path):
-    assert last_complete_checkpoint(tmp_path / "none") is None
-    for step, state in ((2, "{}"), (10, "{}"), (12, '{"half'), (14, None)):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        if state is not None:
-            (folder / "trainer_state.json").write_text(state)
-    assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
 
 
 class TestArguments:

@@ -7,6 +7,7 @@ from .dataset_spec import DataLicence, DatasetSpec
 from .decoding import UnreadableImageError
 from .device_augmentation import DeviceAugmentation
 from .eval_images import EvalImages
+from .feature_rows import FeatureRows
 from .image_set import ImageSet
 from .loading import load_images
 from .randomness import derive_seed, generator, seeded, uniform
@@ -27,6 +28,7 @@ __all__ = [
     "DeviceAugmentation",
     "Draw",
     "EvalImages",
+    "FeatureRows",
     "ImageSet",
     "Normalizer",
     "RetrievalData",

@@ -26,11 +26,15 @@ CONFIG_FIELDS = frozenset(f.name for f in dataclasses.fields(IDMLConfig)) & {
     f.name for f in dataclasses.fields(ModelSettings)
 }
 
+# Heads on frozen features read all that the backbone says, and gain nothing from taking off what is near.
+FROZEN_FIELDS: dict[str, Any] = {"pool": "statistics", "reference_weight": 0.0}
+
 
 def model_fields(run: Run) -> dict[str, Any]:
     """The fields of [`IDMLConfig`] that a run sets itself; all others are left to the method or the model."""
     given = {name: getattr(run, name) for name in CONFIG_FIELDS}
-    return {name: value for name, value in given.items() if value is not None and value != {}}
+    given = {name: value for name, value in given.items() if value is not None and value != {}}
+    return (FROZEN_FIELDS if run.frozen_trunk and run.model is None else {}) | given
 
 
 def run_config(run: Run) -> IDMLConfig:

@@ -23,7 +23,7 @@ from idml_hf.hub.card import write_model_card
 from idml_hf.hub.record import METRICS_FILE, RUN_FILE
 from idml_hf.image_processing_idml import IDMLImageProcessor
 from idml_hf.modeling_idml import IDMLPreTrainedModel
-from idml_hf.processes import is_first_process, join_processes
+from idml_hf.processes import is_first_process, join_processes, launched_processes
 
 from .arguments import ARGUMENTS, IDMLTrainingArguments
 from .checkpoints import (
@@ -38,6 +38,7 @@ from .curve import plot_training
 from .declaration import declared, typed
 from .deterministic_trainer import DeterministicTrainer
 from .effective import effective_settings
+from .frozen_trunk import fit_heads, read_features
 from .models import build_model
 from .settings import Run
 from .tasks import TASKS, TestResult
@@ -93,11 +94,15 @@ def train(run: Run, progress: bool = True) -> dict[str, Any]:
     settings, fingerprint = effective_settings(run, model.config), data_fingerprint(data)
     if checkpoint is not None:
         check_resumed(output / CHECKPOINTS, settings, fingerprint)
-    trainer = build_trainer(run, model, processor, data, progress)
-    first = trainer.is_world_process_zero()
+    first = is_first_process()
     if first:
         record_start(output / CHECKPOINTS, settings, fingerprint)
-    result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if run.frozen_trunk:
+        log, speed = _fit_heads(run, model, processor, data, progress)
+    else:
+        trainer = build_trainer(run, model, processor, data, progress)
+        result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        log, speed = trainer.state.log_history, result.metrics.get("train_samples_per_second")
     trained = task.result(model)
     if first:
         # whatever becomes of the evaluation, what was trained is there
@@ -108,18 +113,39 @@ def train(run: Run, progress: bool = True) -> dict[str, Any]:
         **tested.metrics,
         **{name: settings[name] for name in task.named_settings},
         "trunk_weights": trunk_weights,
-        "train_images_per_second": result.metrics.get("train_samples_per_second"),
+        "train_images_per_second": speed,
         "seconds": time.monotonic() - started,
     }
     if first:
         record = {
             "run": settings,
-            "processes": trainer.args.world_size,
-            "log": [_json_ready(entry) for entry in trainer.state.log_history],
+            "processes": launched_processes(),
+            "log": [_json_ready(entry) for entry in log],
         }
         save_results(output, record, metrics, tested)
         remove_checkpoints(output / CHECKPOINTS)
     return metrics
+
+
+def _fit_heads(
+    run: Run, model: Any, processor: IDMLImageProcessor, data: Any, progress: bool
+) -> tuple[list[dict[str, Any]], float]:
+    """Fit the heads to the features of a backbone that stays as it is; the log, and training images per second."""
+    started = time.monotonic()
+    args = training_arguments(run, progress=progress, save_strategy="no", save_steps=500)
+    ranks = model.config.ranks_uncertainty
+    stored = read_features(
+        model.idml,
+        processor,
+        data.train,
+        degraded_share=args.degraded_share if ranks else 0.0,
+        seed=run.seed,
+        batch_size=run.batch_size,
+        num_workers=run.workers,
+        progress=progress,
+    )
+    log = fit_heads(model, stored, args, run.head)
+    return log, len(data.train) / (time.monotonic() - started)
 
 
 def _json_ready(entry: dict[str, Any]) -> dict[str, Any]:

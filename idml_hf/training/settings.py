@@ -100,6 +100,15 @@ class TrainingSettings:
     """How it is trained."""
 
     epochs: int = option(20, "Training epochs", at_least=1)
+    frozen_trunk: bool = option(
+        False, "Leave the backbone as it is and fit the heads to its features, in seconds", task="retrieval"
+    )
+    head: str = option(
+        "closed_form",
+        "closed_form, or trained by the loss from there on; with --frozen-trunk",
+        choices=("closed_form", "trained"),
+        task="retrieval",
+    )
     batch_size: int = option(120, "Images in a batch, on each device", at_least=1)
     learning_rate: float = option(6e-4, "Base learning rate", above=0)
     weight_decay: float = option(1e-4, "Weight decay", at_least=0)

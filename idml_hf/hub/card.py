@@ -11,6 +11,7 @@ import jinja2
 from huggingface_hub import CardData, EvalResult, ModelCard, ModelCardData
 from transformers.modelcard import make_markdown_table
 
+from idml_hf.configuration_idml import IDMLConfig
 from idml_hf.data.registry import DATASETS, data_licence
 from idml_hf.files import read_json, write_json, write_text
 from idml_hf.metric_names import SIGNALS, is_number, key_for, measured, metric
@@ -127,7 +128,7 @@ def render_card(
         location=location,
         on_hub=on_hub,
         record=record,
-        config=record.config,
+        config=IDMLConfig().to_dict() | record.config,
         metrics=record.metrics,
         data_title=spec.title if spec else None,
         terms=Markdown(licence.terms),

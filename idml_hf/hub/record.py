@@ -96,14 +96,14 @@ def read_if_there(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def run_record(settings: Mapping[str, Any], log: list[dict[str, Any]]) -> dict[str, Any]:
+def run_record(settings: Mapping[str, Any], log: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
     """The content of `run.json`: the settings of a run, without secrets, and its training log.
 
     It also notes which settings name repositories on the Hub, since later nobody can tell them from folders.
     """
     names = {key: str(settings.get(key)) for key in _REPOSITORIES}
     on_hub = [key for key, name in names.items() if _HUB_ID.fullmatch(name) and not os.path.exists(name)]
-    return {"run": without_secrets(dict(settings)), "on_hub": on_hub, "log": log}
+    return {"run": without_secrets(dict(settings)), "on_hub": on_hub, **more, "log": log}
 
 
 def public_settings(run: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from idml_hf.files import read_json, write_json
+from idml_hf.hub.private_data import without_secrets
 
 from .effective import portable_settings
 
@@ -74,7 +75,7 @@ def data_fingerprint(data: Any) -> dict[str, Any]:
 
 def record_start(folder: Path, settings: dict[str, Any], data: dict[str, Any]) -> None:
     """Note with which settings and data the run is started whose checkpoints will lie in `folder`."""
-    write_json(folder / _RECORD, {"settings": portable_settings(settings), "data": data})
+    write_json(folder / _RECORD, {"settings": without_secrets(portable_settings(settings)), "data": data})
 
 
 def was_started(folder: Path) -> bool:
@@ -91,7 +92,7 @@ def check_resumed(folder: Path, settings: dict[str, Any], data: dict[str, Any]) 
     if not was_started(folder):
         return
     started = read_json(folder / _RECORD)
-    then, now = started["settings"], json.loads(json.dumps(portable_settings(settings)))
+    then, now = started["settings"], json.loads(json.dumps(without_secrets(portable_settings(settings))))
     changed = [f"{key} was {then[key]!r}, is {now[key]!r}" for key in now if key in then and then[key] != now[key]]
     if started["data"] != data:
         was, are = started["data"], data

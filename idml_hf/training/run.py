@@ -20,7 +20,7 @@ from idml_hf.data import EvalImages
 from idml_hf.errors import one_of
 from idml_hf.files import read_json, write_json
 from idml_hf.hub.card import write_model_card
-from idml_hf.hub.record import METRICS_FILE, RUN_FILE
+from idml_hf.hub.record import METRICS_FILE, RUN_FILE, run_record
 from idml_hf.image_processing_idml import IDMLImageProcessor
 from idml_hf.modeling_idml import IDMLPreTrainedModel
 from idml_hf.processes import is_first_process, join_processes, launched_processes
@@ -117,11 +117,7 @@ def train(run: Run, progress: bool = True) -> dict[str, Any]:
         "seconds": time.monotonic() - started,
     }
     if first:
-        record = {
-            "run": settings,
-            "processes": launched_processes(),
-            "log": [_json_ready(entry) for entry in log],
-        }
+        record = run_record(settings, [_json_ready(entry) for entry in log], processes=launched_processes())
         save_results(output, record, metrics, tested)
         remove_checkpoints(output / CHECKPOINTS)
     return metrics

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from idml_hf import IDMLConfig
 from idml_hf.hub import RunRecord, render_card, validate_card, write_model_card
 from idml_hf.hub.card import GENERATED
 from idml_hf.hub.record import without_folders
@@ -220,6 +221,14 @@ def test_usage_code_runs_as_printed(fixture, request, capsys):
     for block in blocks:
         exec(compile(block, "card", "exec"), {})
     assert "uncertainty: tensor(" in capsys.readouterr().out
+
+
+def test_a_configuration_says_only_what_it_says_and_the_rest_is_the_default(run_folder):
+    (run_folder / "config.json").write_text(json.dumps({"model_type": "idml", "backbone": "test_resnet"}))
+    text = read_card(run_folder)
+    default = IDMLConfig()
+    assert f"of {default.embedding_dim} values" in text and f"(form `{default.form}`)" in text
+    assert f"up to {default.reference_size} training images" in text
 
 
 def test_errors_name_the_file(run_folder, tmp_path):

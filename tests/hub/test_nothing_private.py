@@ -22,8 +22,9 @@ from safetensors.torch import load_file, save_file
 import idml_hf
 from idml_hf import IDMLForMetricLearning, IDMLImageProcessor, IDMLIndex, IDMLModel, IDMLTrainer, IDMLTrainingArguments
 from idml_hf.data import load_images
-from idml_hf.hub import push_folder
+from idml_hf.hub import RunRecord, push_folder, render_card
 from idml_hf.hub.private_data import is_secret_name, private_data_in, without_private_data
+from idml_hf.hub.record import public_settings, run_record
 from idml_hf.index.thumbnails import Thumbnails
 from idml_hf.picture_metadata import encode_picture, is_plain, without_metadata
 
@@ -373,6 +374,20 @@ def test_cleaning_is_done_once_and_for_all(text):
 def test_what_is_no_path_stays(text):
     assert without_private_data({"name": text, "names": [text]}) == {"name": text, "names": [text]}
     assert private_data_in(text) is None
+
+
+def test_a_run_records_no_secret_and_whether_its_names_are_of_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "somebody" / "photos").mkdir(parents=True)
+    settings = {"model": "org/model", "dataset": "somebody/photos", "trainer": {"hub_token": SECRET, "optim": "sgd"}}
+    record = run_record(settings, [{"loss": 1.0}])
+    assert record["on_hub"] == ["model"] and record["run"]["trainer"] == {"optim": "sgd"}
+    monkeypatch.chdir("/")  # where nobody can tell any more
+    assert public_settings(record) == {"model": "org/model", "dataset": "photos", "trainer": {"optim": "sgd"}}
+    # an older record says nothing of it, and nothing came from there
+    assert public_settings({"run": settings})["model"] == "model"
+    card = render_card(RunRecord({"architectures": ["IDMLModel"]}, {}, public_settings({"run": settings})), "o/n", "n")
+    assert "base_model" not in card
 
 
 def test_names_of_secrets():

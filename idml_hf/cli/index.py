@@ -28,13 +28,20 @@ def index(
     skip_bad_images: SkipBad = False,
     batch_size: BatchSize = 64,
     workers: Workers = 0,
-    engine: Annotated[str, typer.Option(help="flat compares all; ivf and hnsw are faster and may miss some")] = "flat",
+    engine: Annotated[
+        str, typer.Option(help="flat compares all; ivf, hnsw, or as IVF256,Flat: faster, may miss some")
+    ] = "flat",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the index that is in the folder")] = False,
 ) -> None:
     """Put a collection of images into an index that can be searched."""
     quiet()
     from idml_hf.confidence.calibration import ABSENT
     from idml_hf.data import load_images
     from idml_hf.index import IDMLIndex
+    from idml_hf.index_files import MANIFEST
+
+    if (output / MANIFEST).exists() and not overwrite:  # before the work, not after it
+        raise FileExistsError(f"{output} holds an index already: give --overwrite to replace it")
 
     images = load_images(dataset, split, root=root, group_column=group_column, skip_bad_images=skip_bad_images)
     if absent is not None and calibrate is None:
@@ -44,7 +51,7 @@ def index(
     if calibrate is not None:
         labelled = load_images(calibrate, None, group_column=group_column, skip_bad_images=skip_bad_images)
         built.calibrate(labelled, absent=ABSENT if absent is None else absent)
-    built.save(output)
+    built.save(output, overwrite=overwrite)
     typer.echo(f"{len(built)} images in {output}")
     if built.calibration is not None:
         typer.echo(built.calibration.describe())

@@ -55,6 +55,17 @@ def test_an_index_keeps_the_engine_it_was_built_with(engine, beginning, tmp_path
     assert (IDMLIndex.load(tmp_path / "index").engine is None) == (engine == "flat")
 
 
+def test_an_index_is_replaced_only_if_told_so(beginning, tmp_path, capsys):
+    command = ["index", beginning / "model", "--dataset", beginning / "photos", "--output", tmp_path / "index"]
+    assert not run(*command)
+    before = {path: path.read_bytes() for path in (tmp_path / "index").rglob("*.*") if path.is_file()}
+    assert run(*command)
+    assert "holds an index already: give --overwrite to replace it" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in before} == before
+    assert not run(*command, "--overwrite")
+    assert not all(path.exists() for path in before)
+
+
 def test_an_index_is_pushed_as_a_data_set_or_as_a_space(beginning, tmp_path, monkeypatch):
     assert not run("index", beginning / "model", "--dataset", beginning / "photos", "--output", tmp_path / "index")
     with running_hub() as hub:

@@ -127,6 +127,7 @@ class IDMLPreTrainedModel(PreTrainedModel):
             rebuild_buffers(module)
 
     def post_init(self) -> None:
+        """Say whether the trunk can recompute activations instead of keeping them, and finish the construction."""
         self.supports_gradient_checkpointing = can_checkpoint(self.trunk)
         super().post_init()
 
@@ -311,9 +312,11 @@ class IDMLModel(IDMLPreTrainedModel):
             super()._init_weights(module)
 
     def get_input_embeddings(self) -> None:
+        """Return None, for images have no table of embeddings."""
         return None
 
     def train(self, mode: bool = True) -> IDMLModel:
+        """Switch between training and evaluation; frozen batch normalisation stays in evaluation."""
         super().train(mode)
         if mode and self.config.freeze_batch_norm:
             for module in self.backbone.modules():

@@ -226,6 +226,7 @@ class Calibration:
         return "\n".join([*lines, *(f"  warning: {warning}" for warning in self.warnings)])
 
     def to_json(self) -> dict[str, Any]:
+        """All of it as numbers, texts and lists."""
         return asdict(self)
 
     @classmethod

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from pages import DOCS, ROOT, Block, blocks, pages, split_command, written_options
+from pages import DOCS, README, ROOT, Block, blocks, pages, split_command, written_options
 
 from idml_hf.cli.main import app, main
 
@@ -73,7 +73,7 @@ def made_small(arguments: list[str]) -> list[str]:
     return [*arguments, *replaced, *always]
 
 
-WITH_CODE = [page for page in pages() if page.is_relative_to(DOCS)]
+WITH_CODE = [page for page in pages() if page == README or page.is_relative_to(DOCS)]
 RUN = [page for page in WITH_CODE if any(b.todo == "run" and b.language in ("python", "bash") for b in blocks(page))]
 SLOW = [page for page in WITH_CODE if any(b.todo == "slow" for b in blocks(page))]
 

@@ -249,6 +249,12 @@ class IDMLConfig(PreTrainedConfig):
         # an uncertainty of unit norm cannot be ranked
         return self.uncertainty_ranking > 0 and self.uncertainty_activation != "l2"
 
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, ready for JSON, without what a kind of model says of its outputs."""
+        fields = super().to_dict()
+        fields.pop("keys_to_ignore_at_inference", None)
+        return fields
+
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> tuple[dict, dict]:
         """As in transformers, but refuses a folder or repository that holds no IDML model.

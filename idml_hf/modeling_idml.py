@@ -512,6 +512,9 @@ class IDMLForImageClassification(IDMLPreTrainedModel):
         if config.problem_type == "regression":
             raise ValueError('problem_type="regression": a classifier has classes; train another head for it')
         self.idml = IDMLModel(config, add_semantic_head=False)
+        # so that the predictions of transformers' Trainer are the logits alone, as its users expect of a classifier
+        left_out = [*type(config).keys_to_ignore_at_inference, "uncertainty_embeds", "uncertainty"]
+        config.keys_to_ignore_at_inference = left_out  # type: ignore[misc]
         self.classifier = nn.Linear(self.idml.feature_width, config.num_labels)
         self.post_init()
 

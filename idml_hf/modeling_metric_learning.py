@@ -85,7 +85,7 @@ class IDMLForMetricLearning(IDMLPreTrainedModel):
         pixel_values: Tensor,
         labels: Tensor | None = None,
         mixed_pixel_values: Tensor | None = None,
-        mixed_labels: Tensor | None = None,
+        mixed_classes: Tensor | None = None,
         mix_ratio: Tensor | None = None,
         groups: Tensor | None = None,
         degraded_features: Tensor | None = None,
@@ -103,7 +103,7 @@ class IDMLForMetricLearning(IDMLPreTrainedModel):
             pixel_values: `(B, 3, H, W)`, normalised.
             labels: `(B,)` training classes.
             mixed_pixel_values: `(B, 3, H, W)`, `lam * x + (1 - lam) * x2`.
-            mixed_labels: `(B,)`, the classes y2 of x2.
+            mixed_classes: `(B,)`, the classes y2 of x2.
             mix_ratio: Scalar lam in [0, 1].
             groups: `(B,)`, integers: an image of the same class and group is no match, as in evaluation.
             degraded_features: `(2 M, F)`, what `read_degraded` returns for M images degraded, then for the same images
@@ -129,7 +129,7 @@ class IDMLForMetricLearning(IDMLPreTrainedModel):
             if mixed_pixel_values is not None and mix_ratio is not None:
                 mixed = semantic[batch:], uncertainty[batch:]
                 first = self.loss(*mixed, labels, remember=False)
-                second = self.loss(*mixed, mixed_labels, remember=False)
+                second = self.loss(*mixed, mixed_classes, remember=False)
                 loss = loss + mix_ratio * first + (1 - mix_ratio) * second
             if self.ranking is not None:
                 term = self._ranking_term(out, labels, groups, degraded_features)

@@ -36,7 +36,7 @@ class TestHiddenStates:
 
     def test_with_mixed_images_the_loss_is_the_same(self):
         images, labels = torch.randn(4, 3, 64, 64), torch.arange(4) // 2
-        mixed = {"mixed_pixel_values": images.flip(0), "mixed_labels": labels.flip(0), "mix_ratio": torch.tensor(0.3)}
+        mixed = {"mixed_pixel_values": images.flip(0), "mixed_classes": labels.flip(0), "mix_ratio": torch.tensor(0.3)}
         losses = [
             build(IDMLForMetricLearning).train()(images, labels=labels, output_hidden_states=asked, **mixed).loss
             for asked in (False, True)

@@ -44,7 +44,7 @@ def timed_rate(run: Run, steps: int = 2) -> float:
     inputs = {"pixel_values": images, "labels": torch.arange(batch, device=device) % classes}
     if run.mixup:
         mix_ratio = torch.tensor(0.5, device=device)
-        inputs |= {"mixed_pixel_values": images, "mixed_labels": inputs["labels"], "mix_ratio": mix_ratio}
+        inputs |= {"mixed_pixel_values": images, "mixed_classes": inputs["labels"], "mix_ratio": mix_ratio}
     half = torch.autocast(device.type, torch.bfloat16 if run.precision == "bf16" else torch.float16)
     started = 0.0
     for step in range(steps + 1):

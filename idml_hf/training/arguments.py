@@ -32,8 +32,8 @@ class IDMLTrainingArguments(TrainingArguments):
         degraded_share: Share of each batch of which the uncertainty also sees two degraded copies, under
             `uncertainty_ranking`; 0 for none.
         channels_last: Keep the trunk and the images in channels-last memory order, which convolutions prefer.
-        collapse_threshold: Warn when the spread of the uncertainty over a log interval (standard deviation over mean
-            of its norm) is below this.
+        collapse_threshold: Warn when the spread of the uncertainty over an epoch (standard deviation over mean of its
+            norm) is below this.
 
     Example:
         >>> from idml_hf import IDMLTrainingArguments

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
+from datasets import DatasetDict
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -13,13 +16,15 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 from transformers.trainer_utils import HubStrategy, get_last_checkpoint
 
-from idml_hf.data import DeviceAugmentation, Normalizer
+from idml_hf.data import DeviceAugmentation, EvalImages, ImageSet, Normalizer, as_image_set, cropped_images
+from idml_hf.data.as_image_set import is_table
 
 from .arguments import IDMLTrainingArguments
 from .callbacks import EpochOfSampler, FrozenTrunk, UncertaintyMonitor, ValueClipping
 from .evaluating_trainer import EvaluatingTrainer
 from .optim import parameter_groups, step_schedule
 from .sampler import RandomBatchSampler
+from .settings import DataSettings
 
 
 class DeterministicTrainer(EvaluatingTrainer):
@@ -32,8 +37,9 @@ class DeterministicTrainer(EvaluatingTrainer):
         args: Its arguments.
         train_dataset: [`idml_hf.data.TrainImages`], or any map-style data set that gives `pixel_values` and `labels`
             and has an attribute `labels`, the class of each image. It is indexed by [`idml_hf.data.Draw`]. Images that
-            come as uint8 are normalised on the device.
-        eval_dataset: [`idml_hf.data.EvalImages`].
+            come as uint8 are normalised on the device. Or an [`idml_hf.data.ImageSet`] or a `datasets.Dataset` with
+            pictures and classes, which is cropped and flipped at random.
+        eval_dataset: [`idml_hf.data.EvalImages`], or an [`idml_hf.data.ImageSet`] or a `datasets.Dataset`.
         processing_class: The image processor, saved with each checkpoint.
         augmentation: [`idml_hf.data.DeviceAugmentation`], for a `train_dataset` that leaves its images as they are:
             it crops and flips whole batches where the model is.
@@ -42,22 +48,30 @@ class DeterministicTrainer(EvaluatingTrainer):
         FloatingPointError: when the loss is not finite, before the weights are touched.
     """
 
+    arguments_class: ClassVar[type[IDMLTrainingArguments]] = IDMLTrainingArguments
+    main_metric: ClassVar[str]
+    """What a search of hyper-parameters maximises unless told otherwise."""
+
     args: IDMLTrainingArguments
     optimizer: Any
     lr_scheduler: Any
 
     def __init__(
         self,
-        model: nn.Module,
-        args: IDMLTrainingArguments,
+        model: nn.Module | None = None,
+        args: Any = None,
         *,
         augmentation: DeviceAugmentation | None = None,
         **kwargs: Any,
     ) -> None:
-        if args.channels_last:
-            model = model.to(memory_format=torch.channels_last)
-        super().__init__(model=model, args=args, **kwargs)
+        if args is None:
+            args = self.arguments_class("trainer_output")
+        self.args = args
+        self.train_dataset: Any = None
+        super().__init__(model=None if model is None else self._laid_out(model), args=args, **kwargs)
         self.augmentation = None if augmentation is None else augmentation.to(args.device)
+        if self.train_dataset is not None:
+            self.train_dataset = self._training_images(self.train_dataset)
         self.uncertainty_monitor = UncertaintyMonitor()
         self.add_callback(self.uncertainty_monitor)
         if args.frozen_trunk_epochs:
@@ -65,6 +79,85 @@ class DeterministicTrainer(EvaluatingTrainer):
         if args.clip_grad_value:
             self.add_callback(ValueClipping(args.clip_grad_value))
         self._micro_step = (-1, 0)
+
+    def _laid_out(self, model: nn.Module) -> nn.Module:
+        return model.to(memory_format=torch.channels_last) if self.args.channels_last else model
+
+    def call_model_init(self, trial: Any = None) -> Any:
+        """Build the model by `model_init`."""
+        return self._laid_out(super().call_model_init(trial))
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train; arguments as those of transformers' method of this name."""
+        # another training by the same trainer, as in a search of hyper-parameters, draws as the first one did
+        self._micro_step = (-1, 0)
+        return super().train(*args, **kwargs)
+
+    def hyperparameter_search(
+        self,
+        hp_space: Any = None,
+        compute_objective: Callable[[dict[str, Any]], float] | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Search hyper-parameters; arguments as those of transformers' method of this name.
+
+        Without `compute_objective`, the `metric_for_best_model`, or else this trainer's main metric, is maximised, or
+        minimised under `greater_is_better=False`.
+        """
+        if compute_objective is None:
+            name = self.args.metric_for_best_model or self.main_metric
+            key = name if name.startswith("eval_") else f"eval_{name}"
+            smaller = self.args.metric_for_best_model is not None and self.args.greater_is_better is False
+            if not args[1:]:
+                kwargs.setdefault("direction", "minimize" if smaller else "maximize")
+
+            def compute_objective(metrics: dict[str, Any]) -> float:
+                return metrics[key]
+
+        return super().hyperparameter_search(hp_space, compute_objective, *args, **kwargs)
+
+    def _training_images(self, images: Any) -> Any:
+        """`images`, made ready for training if they are a table or a set of images."""
+        if not is_table(images) and not isinstance(images, ImageSet):
+            return images
+        if self.processing_class is None:
+            raise ValueError("Training on a data set of pictures needs processing_class, the model's image processor")
+        return cropped_images(
+            as_image_set(images, split="train" if isinstance(images, DatasetDict) else None),
+            self.processing_class,
+            crop_scale=DataSettings.crop_scale,
+            seed=self.args.seed,
+        )[0]
+
+    def _evaluation_images(self, images: Any) -> Any:
+        if not is_table(images) and not isinstance(images, ImageSet):
+            return images
+        if self.processing_class is None:
+            raise ValueError("Evaluating a data set of pictures needs processing_class, the model's image processor")
+        return EvalImages(as_image_set(images), self.processing_class)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """The loader of all evaluation images, whatever `dataloader_drop_last` says of training."""
+        if isinstance(eval_dataset, str):
+            eval_dataset = self.eval_dataset[eval_dataset]
+        elif eval_dataset is None:
+            eval_dataset = self.eval_dataset
+        with self._all_images():
+            return super().get_eval_dataloader(self._evaluation_images(eval_dataset))
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+        """The loader of all test images, whatever `dataloader_drop_last` says of training."""
+        with self._all_images():
+            return super().get_test_dataloader(self._evaluation_images(test_dataset))
+
+    @contextmanager
+    def _all_images(self) -> Iterator[None]:
+        drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            yield
+        finally:
+            self.args.dataloader_drop_last = drop_last
 
     def _train_batch_sampler(self) -> RandomBatchSampler:
         return RandomBatchSampler(len(self.train_dataset), self.args.per_device_train_batch_size, self._sampling_seed)
@@ -260,7 +353,7 @@ class DeterministicTrainer(EvaluatingTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with the state of the uncertainty beside each training loss."""
         if "loss" in logs:
-            logs |= self.uncertainty_monitor.logs(self.args)
+            logs |= self.uncertainty_monitor.logs()
         super().log(logs, start_time)
 
 

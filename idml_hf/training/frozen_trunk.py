@@ -95,7 +95,7 @@ def _features(model: IDMLModel, pixels: Tensor) -> np.ndarray:
 
 
 def fit_heads(
-    model: IDMLForMetricLearning, stored: FrozenFeatures, args: IDMLTrainingArguments, head: str = "closed_form"
+    model: IDMLForMetricLearning, stored: FrozenFeatures, args: IDMLTrainingArguments, head: str
 ) -> list[dict[str, Any]]:
     """Fit the heads of `model` to stored features of its backbone.
 

@@ -32,7 +32,7 @@ def mix_batch(
         process: Rank of this process.
 
     Returns:
-        `mixed_pixel_values`, `mixed_labels` (the partners' classes) and `mix_ratio` (lam), as
+        `mixed_pixel_values`, `mixed_classes` (the partners' classes) and `mix_ratio` (lam), as
         [`IDMLForMetricLearning.forward`] takes them.
 
     Example:
@@ -46,7 +46,7 @@ def mix_batch(
     partner = torch.from_numpy(order).to(labels.device)
     return {
         "mixed_pixel_values": torch.lerp(pixel_values[partner], pixel_values, lam),
-        "mixed_labels": labels[partner],
+        "mixed_classes": labels[partner],
         "mix_ratio": torch.tensor(lam, device=labels.device),
     }
 

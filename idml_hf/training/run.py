@@ -192,7 +192,7 @@ def build_trainer(
     images, augmentation = task.training_images(run, data.train, processor)
     return task.trainer_class(
         model,
-        training_arguments(run, None if validation is None else task.best_metric, progress),
+        training_arguments(run, None if validation is None else task.trainer_class.main_metric, progress),
         train_dataset=images,
         eval_dataset=validation,
         augmentation=augmentation,

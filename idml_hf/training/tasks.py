@@ -51,8 +51,6 @@ class Task(ABC):
     """What differs between the tasks, as far as a run is concerned."""
 
     trainer_class: type[DeterministicTrainer]
-    best_metric: str
-    """The metric on validation data that selects the best checkpoint."""
     named_settings: tuple[str, ...]
     """The settings that stand beside the metrics."""
 
@@ -110,7 +108,6 @@ class RetrievalTask(Task):
     """Embeddings, measured by searching classes that training has not seen."""
 
     trainer_class = IDMLTrainer
-    best_metric = "recall_at_1"
     named_settings = ("loss", "form", "seed")
 
     def load(self, run: Run) -> RetrievalData:
@@ -162,7 +159,6 @@ class ClassificationTask(Task):
     """Classes, measured on other images of the same classes."""
 
     trainer_class = ClassificationTrainer
-    best_metric = "top1"
     named_settings = ("form", "mix", "seed")
 
     def load(self, run: Run) -> ClassificationData:

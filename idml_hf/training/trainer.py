@@ -14,6 +14,7 @@ from idml_hf.evaluation.evaluator import RetrievalEvaluator
 from idml_hf.losses import PROXY_LOSSES
 
 from .arguments import ClassificationArguments, IDMLTrainingArguments
+from .callbacks import innermost
 from .degradation import degraded_views
 from .deterministic_trainer import DeterministicTrainer
 from .mixing import BatchMixing, mix_batch
@@ -28,8 +29,9 @@ class IDMLTrainer(DeterministicTrainer):
         args: [`IDMLTrainingArguments`].
         train_dataset: [`idml_hf.data.TrainImages`], or any map-style data set that gives `pixel_values` and `labels`
             and has an attribute `labels`, the class of each image. It is indexed by [`idml_hf.data.Draw`]. Images that
-            come as uint8 are normalised on the device.
-        eval_dataset: [`idml_hf.data.EvalImages`] of classes that are not trained on.
+            come as uint8 are normalised on the device. Or an [`idml_hf.data.ImageSet`] or a `datasets.Dataset` with
+            pictures and classes, which is cropped and flipped at random.
+        eval_dataset: [`idml_hf.data.EvalImages`], or a data set as above, of classes that are not trained on.
         processing_class: The image processor, saved with each checkpoint.
         augmentation: [`idml_hf.data.DeviceAugmentation`], for a `train_dataset` that leaves its images as they are:
             it crops and flips whole batches where the model is.
@@ -41,6 +43,7 @@ class IDMLTrainer(DeterministicTrainer):
         FloatingPointError: when the loss is not finite, before the weights are touched.
     """
 
+    main_metric = "recall_at_1"
     args: IDMLTrainingArguments
 
     def _train_batch_sampler(self) -> RandomBatchSampler:
@@ -65,7 +68,7 @@ class IDMLTrainer(DeterministicTrainer):
 
     def _degrade(self, inputs: dict[str, Tensor], place: tuple[int, int, int]) -> dict[str, Tensor]:
         """The degraded copies by which the uncertainty is trained, if it is."""
-        model = self.accelerator.unwrap_model(self.model)
+        model = innermost(self.accelerator.unwrap_model(self.model))
         if not self.args.degraded_share or getattr(model, "ranking", None) is None:
             return {}
         views = degraded_views(inputs["pixel_values"], self.args.degraded_share, self.args.seed, *place)
@@ -93,6 +96,8 @@ class ClassificationTrainer(DeterministicTrainer):
         eval_dataset: [`idml_hf.data.EvalImages`] of the classes that are trained on.
     """
 
+    arguments_class = ClassificationArguments
+    main_metric = "top1"
     args: ClassificationArguments
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:

@@ -91,7 +91,7 @@ class TestMixupTerm:
     def test_it_is_the_formula(self):
         x, y = torch.rand(6, 3, 4, 4), torch.arange(6)
         out = mix_batch(x, y, alpha=1.0, seed=1, step=2)
-        lam, partner = out["mix_ratio"], out["mixed_labels"]
+        lam, partner = out["mix_ratio"], out["mixed_classes"]
         torch.testing.assert_close(out["mixed_pixel_values"], lam * x + (1 - lam) * x[partner])
         assert sorted(partner.tolist()) == list(range(6)) and 0 <= lam <= 1
 
@@ -107,7 +107,7 @@ class TestMixupTerm:
     def test_processes_share_lam_but_not_partners(self):
         x, y = torch.rand(64, 3, 1, 1), torch.arange(64)
         a, b = (mix_batch(x, y, 1.0, seed=0, step=0, process=p) for p in (0, 1))
-        assert a["mix_ratio"] == b["mix_ratio"] and not torch.equal(a["mixed_labels"], b["mixed_labels"])
+        assert a["mix_ratio"] == b["mix_ratio"] and not torch.equal(a["mixed_classes"], b["mixed_classes"])
 
     def test_lam_is_beta_distributed(self):
         x, y = torch.zeros(1, 3, 1, 1), torch.zeros(1, dtype=torch.int64)

@@ -34,9 +34,9 @@ OWN_ARGUMENTS = {f.name for f in dataclasses.fields(ClassificationArguments)} - 
 
 
 class TestEachOnce:
-    # names that mean something else elsewhere: images embedded at a time, a picture's columns, a data set's own task,
-    # whether an index may be replaced
-    HOMONYMS = {"batch_size", "images_per_class", "task", "overwrite"}
+    # names that mean something else elsewhere: images embedded at a time and their precision, a picture's columns, a
+    # data set's own task, whether an index may be replaced
+    HOMONYMS = {"batch_size", "precision", "images_per_class", "task", "overwrite"}
     # the public functions of the metric and of the losses show their own
     SHOWN = {"form", "tau"}
 

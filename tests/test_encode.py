@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from idml_hf import IDMLForMetricLearning, IDMLImageProcessor, IDMLModel
+from idml_hf import IDMLForMetricLearning, IDMLImageProcessor, IDMLModel, embedding
 from idml_hf.data import ImageSet
 from idml_hf.embedding import Embeddings
 from idml_hf.similarity import introspective_similarity
@@ -109,6 +109,16 @@ class TestOptions:
         assert half.semantic.dtype == np.float32 and not np.array_equal(exact.semantic, half.semantic)
         np.testing.assert_allclose(np.linalg.norm(half.semantic, axis=1), 1.0, atol=1e-5)
         assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+    @pytest.mark.parametrize("there", [True, False])
+    def test_a_processor_without_bf16_is_said_to_be_slow(self, model, pictures, there, monkeypatch):
+        said = []
+        monkeypatch.setattr(embedding, "_has_bf16", lambda: there)
+        monkeypatch.setattr(embedding.logger, "warning_once", said.append)
+        model.encode(pictures[:1], device="cpu")
+        assert not said
+        model.encode(pictures[:1], device="cpu", precision="bf16")
+        assert ["no bf16 arithmetic" in message for message in said] == [True] * (not there)
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
     def test_models_of_other_types_take_the_processors_pixels(self, model, pictures, dtype):

@@ -67,8 +67,13 @@ def result_table(entry: dict[str, Any]) -> Table:
     table.add_column("similarity", justify="right")
     table.add_column("uncertainty", justify="right")
     table.add_column("image", overflow="fold")
+    columns = list(entry["matches"][0].get("metadata", ())) if entry["matches"] else []
+    for column in columns:
+        table.add_column(escape(column), overflow="fold")
     for rank, match in enumerate(entry["matches"], 1):
-        table.add_row(str(rank), match["name"], f"{match['score']:.3f}", f"{match['uncertainty']:.3f}", match["path"])
+        known = ["" if match["metadata"][name] is None else escape(str(match["metadata"][name])) for name in columns]
+        numbers = f"{match['score']:.3f}", f"{match['uncertainty']:.3f}"
+        table.add_row(str(rank), escape(match["name"]), *numbers, escape(match["path"]), *known)
     return table
 
 

@@ -44,6 +44,8 @@ class ImageSet:
         group_column: what the groups stand for, or None.
         folders: where the files may lie that `storage` names instead of holding an image's bytes; None: nowhere.
         folder_of: integers (N,), which of `folders` holds for each image.
+        extra: data set of N rows with what else the source says of each image, in columns of numbers, texts and truth
+            values; None for nothing.
     """
 
     storage: datasets.Dataset = field(repr=False)
@@ -57,6 +59,7 @@ class ImageSet:
     group_column: str | None = None
     folders: tuple[Path | None, ...] = field(default=(ANYWHERE,), repr=False)
     folder_of: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int32), repr=False)
+    extra: datasets.Dataset | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if len(self.folder_of) != len(self.labels):
@@ -227,6 +230,7 @@ class ImageSet:
             original_labels=self.original_labels[indices],
             groups=None if self.groups is None else self.groups[indices],
             folder_of=self.folder_of[indices],
+            extra=None if self.extra is None else self.extra.select(indices),
         )
 
     def renumbered(self) -> ImageSet:
@@ -279,11 +283,23 @@ def concatenate(first: ImageSet, second: ImageSet) -> ImageSet:
         group_column=None,
         folders=(*first.folders, *second.folders),
         folder_of=np.concatenate([first.folder_of, second.folder_of + len(first.folders)]),
+        extra=_joined_extra(first, second),
     )
     if first.groups is None or second.groups is None or first.group_column is None:
         return both
     values = [first.group_names[g] for g in first.groups] + [second.group_names[g] for g in second.groups]
     return both.grouped(values, first.group_column)
+
+
+def _joined_extra(first: ImageSet, second: ImageSet) -> datasets.Dataset | None:
+    """What is known of the images of both, in the columns that both have of one type."""
+    if first.extra is None or second.extra is None:
+        return None
+    kinds = second.extra.features
+    names = [name for name, feature in first.extra.features.items() if kinds.get(name) == feature]
+    if not names:
+        return None
+    return datasets.concatenate_datasets([side.select_columns(names) for side in (first.extra, second.extra)])
 
 
 def _class_numbers(labels: Any, count: int, class_names: Sequence[str]) -> np.ndarray:

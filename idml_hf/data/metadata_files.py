@@ -6,9 +6,11 @@ import csv
 import json
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import datasets
 import numpy as np
 
 from .annotation_files import path_below
@@ -63,6 +65,8 @@ def read_metadata_folder(
     if missing:
         raise ValueError(f"{source} has no column {missing[0]!r}; its columns: {', '.join(columns)}")
     table: list[list[Any]] = []
+    others = [column for column in columns if column not in (FILE_COLUMN, label)]
+    extra: dict[str, list[Any]] = {column: [] for column in others}
     for number, row in rows:
         values = [row.get(column) for column in wanted]
         values = [value.strip() if isinstance(value, str) else value for value in values]
@@ -70,6 +74,8 @@ def read_metadata_folder(
         if lacking:
             raise ValueError(f"{source}, line {number}: no {lacking[0]}")
         table.append(values)
+        for column in others:
+            extra[column].append(row.get(column))
     files = [str(row[0]) for row in table]
     if labelled:
         numbered = all(type(row[1]) is int for row in table)
@@ -78,13 +84,24 @@ def read_metadata_folder(
         logger.warning("%s has no column %r: its images have no classes", source, label)
         names, labels = np.array([]), np.full(len(table), UNLABELLED)
     paths = [path_below(folder, file, source) for file in files]
-    images = ImageSet.from_files(paths, labels, [str(name) for name in names])
+    images = replace(ImageSet.from_files(paths, labels, [str(name) for name in names]), extra=_extra(extra))
     if group_column is not None:
         images = images.grouped([row[-1] for row in table], group_column)
     unlisted = len(set(images_below(folder)) - set(paths))
     if unlisted:
         logger.warning("%s: %d images in the folder are not listed in it and are left out", source, unlisted)
     return _by_split(images, files, str(source))
+
+
+def _extra(columns: dict[str, list[Any]]) -> datasets.Dataset | None:
+    """The columns that hold numbers, texts or truth values, all alike, as a table; empty texts are no values."""
+    kept = {}
+    for name, values in columns.items():
+        values = [None if value == "" else value for value in values]
+        kinds = {float if type(value) is int else type(value) for value in values if value is not None}
+        if len(kinds) == 1 and kinds <= {float, str, bool}:
+            kept[name] = values
+    return datasets.Dataset.from_dict(kept) if kept else None
 
 
 def _by_split(images: ImageSet, files: list[str], source: str) -> dict[str, ImageSet]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,7 @@ def read_tables(
             images = images.rename_column(image, "image")
         original = classes[split].numbers
         sets[split] = ImageSet.from_column(images, labels[split], names, f"{source} {split}", original, folder)
+        sets[split] = replace(sets[split], extra=_extra(table, {image, label, class_name_column}))
         if group_column is not None:
             if group_column not in table.column_names:
                 raise ValueError(_missing(group_column, table, f"{source} ({split})"))
@@ -80,6 +81,17 @@ def read_tables(
         if label is None:
             logger.warning("%s: its images have no classes", _missing("label", table, f"{source} ({split})"))
     return labelled_splits(sets, source)
+
+
+def _extra(table: datasets.Dataset, used: set[str | None]) -> datasets.Dataset | None:
+    """The columns of numbers, texts and truth values, and of class labels, that are not `used`."""
+    names = []
+    for name, feature in table.features.items():
+        kind = getattr(feature, "dtype", "")
+        plain = isinstance(feature, datasets.Value) and kind.startswith(("int", "uint", "float", "bool", "string"))
+        if name not in used and (plain or isinstance(feature, datasets.ClassLabel)):
+            names.append(name)
+    return table.select_columns(names) if names else None
 
 
 def trusted_folder(table: datasets.Dataset | datasets.IterableDataset) -> Path | None:

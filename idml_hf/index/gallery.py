@@ -15,7 +15,8 @@ from idml_hf.data import ImageSet
 from idml_hf.embedding import Embeddings
 from idml_hf.search.arrays import as_integers, finite_rows, unit_rows
 
-from .metadata import CLASS, as_columns, joined, matching
+from .classes import different_names, join_classes
+from .metadata import as_columns, joined
 from .thumbnails import Thumbnails
 
 _METADATA = "metadata."  # before the names of such columns, which may be any
@@ -148,7 +149,7 @@ class Gallery:
         if len(lengths) > 1:
             raise ValueError(f"the columns of the index have different lengths: {sorted(lengths)}")
         ids, labels = items["id"].to_numpy(), items["label"].to_numpy()
-        names, labels = _different_names(class_names, labels)
+        names, labels = different_names(class_names, labels)
         if names and len(labels) and labels.max() >= len(names):
             raise ValueError(f"the index has label {labels.max()}, but {len(names)} class names")
         rising = not (np.diff(ids) <= 0).any()
@@ -223,50 +224,6 @@ class Gallery:
             raise KeyError(f"the index has no image with id {unknown[0]}")
         return found
 
-    def of_paths(self, paths: Sequence[str | Path]) -> np.ndarray:
-        """Rows of all images with one of these paths, rising.
-
-        A path is taken as it stands in the gallery, or else as another way to name the same file.
-
-        Raises:
-            KeyError: for a path that is not there.
-        """
-        names = [str(path) for path in paths]
-        mine = self.paths.to_pylist()
-        rows: list[int] = []
-        for same in (str, _absolute):
-            wanted = {same(name): name for name in names}
-            found = [row for row, path in enumerate(mine) if path and same(path) in wanted]
-            there = {wanted[same(mine[row])] for row in found}
-            rows += found
-            names = [name for name in names if name not in there]
-            if not names:
-                return np.unique(np.array(rows, dtype=np.int64))
-        raise KeyError(f"the index has no image with path {names[0]}")
-
-    def of_class(self, name: str) -> np.ndarray:
-        """Rows of all images of a class, by its name or, where classes have none, its number.
-
-        Raises:
-            KeyError: for a class that is not there.
-        """
-        label = self.class_names.index(str(name)) if str(name) in self.class_names else -1
-        if not self.class_names and str(name).isascii() and str(name).isdigit():
-            label = int(name)
-        rows = np.flatnonzero(self.labels == label) if label >= 0 else np.empty(0, dtype=np.int64)
-        if not len(rows):
-            raise KeyError(f"the index has no image of class {name}")
-        return rows
-
-    def where(self, conditions: Mapping[str, Any]) -> np.ndarray:
-        """Rows of the images whose metadata, or `"class"`, are as wanted; see [`~idml_hf.index.metadata.matching`]."""
-        columns = dict(self.metadata)
-        if CLASS in conditions and CLASS not in columns:
-            labels, row = np.unique(self.labels, return_inverse=True)
-            names = [self.name_of(label) if label >= 0 else None for label in labels.tolist()]
-            columns[CLASS] = pa.array(names, pa.string()).take(pa.array(row))
-        return np.flatnonzero(matching(columns, conditions, len(self)))
-
     def select(self, indices: np.ndarray, thumbnails: bool = True) -> Gallery:
         """The images at `indices` (integers), with or without their small copies."""
         at = pa.array(indices, pa.int64())
@@ -314,43 +271,6 @@ class Gallery:
         )
 
 
-def join_classes(
-    names: tuple[str, ...], any_labelled: bool, new_names: tuple[str, ...], new_labels: np.ndarray
-) -> tuple[tuple[str, ...], np.ndarray]:
-    """Class names of a gallery that gets more images, and the labels of these; classes are matched by name.
-
-    Args:
-        names: class names of the gallery, which keep their numbers.
-        any_labelled: whether a class is known of any image in it.
-        new_names: those of the new images.
-        new_labels: labels of the new images, in their own numbers.
-
-    Raises:
-        ValueError: if only one side names its classes.
-    """
-    if not any_labelled:  # no number stands for anything yet
-        return (new_names, new_labels) if new_names or (new_labels >= 0).any() else (names, new_labels)
-    if not new_names and (not names or (new_labels < 0).all()):
-        return names, new_labels
-    if not names:
-        raise ValueError("the classes of the index have no names, but those of the new images do (or vice versa)")
-    if not new_names:
-        raise ValueError("the classes of the new images need names: those of the index have some")
-    number = {name: label for label, name in enumerate(names)}
-    renumbered = np.array([number.setdefault(name, len(number)) for name in new_names], dtype=np.int64)
-    return tuple(number), np.where(new_labels < 0, -1, renumbered[new_labels])
-
-
-def _different_names(names: Sequence[str], labels: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
-    """Class names without repetition, as earlier versions may have saved, and the labels in their numbers."""
-    different = tuple(dict.fromkeys(names))
-    if len(different) == len(names) or (len(labels) and labels.max() >= len(names)):
-        return tuple(names), labels
-    number = {name: label for label, name in enumerate(different)}
-    renumbered = np.array([number[name] for name in names], dtype=np.int64)
-    return different, np.where(labels < 0, -1, renumbered[labels])
-
-
 def _stored(arrays: Mapping[str, np.ndarray], name: str, kind: Any, dimensions: int) -> np.ndarray:
     if name not in arrays or arrays[name].dtype != kind or arrays[name].ndim != dimensions:
         raise ValueError(f"the array {name!r} is none of an index")
@@ -373,8 +293,4 @@ def _texts(texts: pa.Array | pa.ChunkedArray) -> pa.StringArray:
     return pc.fill_null(texts.cast(pa.string()), "")
 
 
-def _absolute(path: str) -> str:
-    return str(Path(path).absolute())
-
-
-__all__ = ["Gallery", "join_classes"]
+__all__ = ["Gallery"]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 
 from idml_hf.data import ImageSet, as_image_set, load_images
@@ -42,4 +43,18 @@ def gallery_images(images: Images) -> ImageSet | Sequence[Any]:
     return read_queries(images)[0]
 
 
-__all__ = ["Images", "gallery_images"]
+def known_of(images: ImageSet | Sequence[Any]) -> dict[str, Any]:
+    """What the source says of each image beside its class, as columns that a gallery keeps."""
+    extra = images.extra if isinstance(images, ImageSet) else None
+    if extra is None:
+        return {}
+    table = extra.with_format("arrow")[:]
+    columns = {name: table.column(name) for name in table.column_names}
+    for name, feature in extra.features.items():
+        if isinstance(feature, datasets.ClassLabel):
+            names = [feature.names[value] if value is not None and value >= 0 else None for value in extra[name][:]]
+            columns[name] = names
+    return columns
+
+
+__all__ = ["Images", "gallery_images", "known_of"]

@@ -27,17 +27,18 @@ from idml_hf.index_files import read_index, write_index
 from idml_hf.model_reference import ModelReference, load_model
 from idml_hf.modeling_idml import IDMLModel
 from idml_hf.search.approximate import ApproximateSearch
-from idml_hf.search.arrays import as_count, as_integers, as_positive
+from idml_hf.search.arrays import as_count, as_positive
 
 from .calibration_images import labelled_queries, queries_of
 from .duplicates import NearDuplicates, near_duplicates, near_duplicates_by
 from .gallery import Gallery
 from .hub import HUB_ID, pull_index, push_index, push_space
-from .images import Images, gallery_images
+from .images import Images, gallery_images, known_of
 from .manifest import IndexParts
 from .queries import read_queries
 from .results import SearchResult
 from .searcher import Searcher
+from .selection import rows_of, rows_of_class, rows_where
 from .thumbnails import THUMBNAIL_SIZE, Thumbnails
 
 if TYPE_CHECKING:
@@ -116,7 +117,8 @@ class IDMLIndex:
             device: where to embed and to search; default: a GPU if there is one.
             num_workers: processes that decode.
             thumbnail_size: side in pixels of the copies that are kept to show matches; None keeps none.
-            metadata: further columns, with a value for each image: `{"shop": ["A", "B", ...]}`.
+            metadata: further columns, with a value for each image: `{"shop": ["A", "B", ...]}`; beside those that a
+                table of `datasets` or a metadata file has.
             progress: whether to show a progress bar.
 
         Raises:
@@ -126,7 +128,8 @@ class IDMLIndex:
         images = gallery_images(dataset)
         processor = processor or IDMLImageProcessor.for_model(model)
         embeddings = embed_dataset(model, processor, images, batch_size, device, num_workers, progress)
-        gallery = Gallery.of_images(images, embeddings, thumbnail_size, metadata=metadata)
+        known = known_of(images) | dict(metadata or {})
+        gallery = Gallery.of_images(images, embeddings, thumbnail_size, metadata=known)
         index = cls(gallery, ModelReference.of(model, source), model.config.tau, processor)
         if device is not None:
             index.device = torch.device(device)
@@ -399,7 +402,8 @@ class IDMLIndex:
         images = gallery_images(dataset)
         size = None if self.gallery.thumbnails is None else THUMBNAIL_SIZE
         embeddings = self.embed(images, batch_size, progress)
-        return Gallery.of_images(images, embeddings, size, self._next_id, metadata)
+        known = known_of(images) | dict(metadata or {})
+        return Gallery.of_images(images, embeddings, size, self._next_id, known)
 
     def _add(self, new: Gallery) -> np.ndarray:
         self._take(self.gallery.concatenate(new), new.ids)
@@ -425,7 +429,7 @@ class IDMLIndex:
         """
         if (ids is None) == (class_name is None):
             raise ValueError("give either ids (or paths) or class_name")
-        gone = self._rows(ids) if class_name is None else self.gallery.of_class(class_name)
+        gone = rows_of(self.gallery, ids) if class_name is None else rows_of_class(self.gallery, class_name)
         kept = np.delete(np.arange(len(self)), gone)
         self._keep(kept, self.gallery.select(kept))
 
@@ -433,26 +437,6 @@ class IDMLIndex:
         if self.engine is not None:
             self.engine.keep(gallery.semantic, kept)
         self.gallery = gallery
-
-    def _rows(self, items: Any) -> np.ndarray:
-        """Rows of images given by their ids, by a mask, or by their paths."""
-        if isinstance(items, (str, Path)):
-            items = [items]
-        if isinstance(items, (list, tuple, set, frozenset)) and any(isinstance(item, (str, Path)) for item in items):
-            items = list(items)
-            if not all(isinstance(item, (str, Path)) for item in items):
-                raise ValueError("ids and paths cannot be mixed")
-            return self.gallery.of_paths(items)
-        if isinstance(items, (set, frozenset, range)):
-            items = list(items)
-        array = np.asarray(items) if not isinstance(items, torch.Tensor) else items.detach().cpu().numpy()
-        if array.dtype.kind == "U":
-            return self.gallery.of_paths(array.reshape(-1).tolist())
-        if array.dtype == bool:
-            if array.shape != (len(self),):
-                raise ValueError(f"a mask needs one value an image: {len(self)}, got {array.shape}")
-            return np.flatnonzero(array)
-        return self.gallery.positions(as_integers(array, "ids"))
 
     def use_engine(self, kind: str, **options: int) -> None:
         """Choose between comparing all images and a faster search that may miss some.
@@ -625,7 +609,7 @@ class IDMLIndex:
         return Searcher(gallery, self.engine, self.tau, self.device, self.calibration, self._collection)
 
     def _searcher_among(self, where: Mapping[str, Any]) -> Searcher:
-        rows = self.gallery.where(where)
+        rows = rows_where(self.gallery, where)
         if not len(rows):
             raise ValueError(f"the index has no image where {dict(where)}")
         gallery = self.gallery.select(rows, thumbnails=False)

@@ -16,7 +16,8 @@ from idml_hf.modeling_idml import IDMLModel
 from idml_hf.search.arrays import as_count, as_integers, finite_rows, unit_rows
 from idml_hf.search.rescoring import SLACK, best, cosines, single_precision_error
 
-from .gallery import Gallery, join_classes
+from .classes import join_classes
+from .gallery import Gallery
 from .index import IDMLIndex
 from .queries import read_queries
 from .results import SearchResult

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idml_hf import IDMLIndex
-from idml_hf.index.gallery import Gallery, join_classes
+from idml_hf.index.classes import join_classes
+from idml_hf.index.gallery import Gallery
 
 ROWS = np.random.default_rng(0).standard_normal((6, 4))
 LABELS = [0, 1, 0, 1, 2, -1]

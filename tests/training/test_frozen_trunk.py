@@ -65,7 +65,7 @@ def test_closed_form_fits_the_classes_and_only_the_uncertainty_is_trained(images
     assert len(stored.degraded) == 2 * sum(
         max(1, round(0.25 * len(b))) for b in np.split(images.labels, range(64, len(images), 64))
     )
-    log = fit_heads(model, stored, arguments(tmp_path))
+    log = fit_heads(model, stored, arguments(tmp_path), "closed_form")
     assert log and all(torch.equal(v, trunk[k]) for k, v in model.idml.backbone.state_dict().items())
     assert not torch.equal(model.idml.uncertainty_head.linear.weight, uncertainty)
     assert model.idml.reference.seen > 0
@@ -85,7 +85,7 @@ def test_closed_form_fits_the_classes_and_only_the_uncertainty_is_trained(images
 def test_what_is_trained(images, processor, tmp_path, fields, head, semantic_moves):
     model, closed = model_for(images, **fields), model_for(images, form="none", uncertainty_ranking=0.0)
     stored = read_features(model.idml, processor, images, progress=False)
-    fit_heads(closed, stored, arguments(tmp_path))
+    fit_heads(closed, stored, arguments(tmp_path), "closed_form")
     log = fit_heads(model, stored, arguments(tmp_path), head)
     moved = (model.idml.semantic_head.weight - closed.idml.semantic_head.weight).abs().max() > 1e-6
     assert bool(moved) == semantic_moves

@@ -6,11 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from torch.utils.data import Dataset
 
+from idml_hf.confidence.held_out import held_out_confidence
 from idml_hf.configuration_idml import REFERENCE_WEIGHT
 from idml_hf.data import (
     ClassificationData,
@@ -22,10 +23,11 @@ from idml_hf.data import (
     load_classification_data,
     load_retrieval_data,
 )
-from idml_hf.embedding import embed_dataset
+from idml_hf.embedding import Embeddings, embed_dataset
 from idml_hf.evaluation.evaluator import Evaluation, RetrievalEvaluator
 from idml_hf.evaluation.plots import risk_coverage_plot
 from idml_hf.image_processing_idml import IDMLImageProcessor
+from idml_hf.index.calibration_images import labelled_queries
 from idml_hf.model_evaluation import evaluate_classifier, evaluate_images
 from idml_hf.modeling_idml import IDMLPreTrainedModel
 
@@ -145,11 +147,17 @@ class RetrievalTask(Task):
             pairs=0,
         )
         evaluation = evaluate_images(model, processor, data.test, evaluator=evaluator, progress=progress)
+        said = evaluation.embeddings
+        held_out = held_out_confidence(labelled_queries(cast(Embeddings, said), data.test))
         metrics = evaluation.metrics | reference_metrics(model, processor, data, evaluation, progress)
+        confidence = None
+        if held_out is not None:
+            metrics |= held_out.metrics
+            confidence = np.full(len(data.test), np.nan)
+            confidence[evaluation.ranking.counted] = held_out.confidence
 
         def draw(path: Path) -> None:
-            said = evaluation.embeddings
-            plot = risk_coverage_plot(evaluation.ranking, said.uncertainty, said.semantic_norm)
+            plot = risk_coverage_plot(evaluation.ranking, said.uncertainty, said.semantic_norm, confidence)
             plot.savefig(path, dpi=110)
 
         return TestResult(metrics, {"risk_coverage.png": draw})

@@ -127,7 +127,7 @@ def _show_answers(index: IDMLIndex, test: ImageSet, console: Console, number: in
     kinds = {entry["abstained"]: entry for entry in reversed(entries)}
     for abstained in (None, False, True):
         if abstained in kinds:
-            console.print(result_table(kinds[abstained]))
+            console.print(result_table(kinds[abstained], console.width))
     if kinds.keys() == {True}:
         console.print(f"None of {number} images is answered at a promised error of {100 * ERROR_RATE:g} %.")
 

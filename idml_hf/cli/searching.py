@@ -14,6 +14,9 @@ from idml_hf.confidence.verdict import below
 from idml_hf.index import IDMLIndex
 from idml_hf.index.results import SearchResult
 
+# what a table takes without metadata, and for each column of it
+_PLAIN_WIDTH, _COLUMN_WIDTH = 84, 16
+
 
 def search_index(
     index: Path,
@@ -49,11 +52,14 @@ def search_index(
         return
     console = Console()
     for entry in result.to_dicts():
-        console.print(result_table(entry))
+        console.print(result_table(entry, console.width))
 
 
-def result_table(entry: dict[str, Any]) -> Table:
-    """One query's matches; `entry` is one of `SearchResult.to_dicts()`."""
+def result_table(entry: dict[str, Any], width: int = 120) -> Table:
+    """One query's matches; `entry` is one of `SearchResult.to_dicts()`.
+
+    Columns of metadata are shown as far as `width` characters have room for them; JSON has all.
+    """
     verdict = ""
     if entry["abstained"] is not None:
         verdict = f" · confidence {below(entry['confidence'])}"
@@ -68,6 +74,7 @@ def result_table(entry: dict[str, Any]) -> Table:
     table.add_column("uncertainty", justify="right")
     table.add_column("image", overflow="fold")
     columns = list(entry["matches"][0].get("metadata", ())) if entry["matches"] else []
+    columns = columns[: max(0, width - _PLAIN_WIDTH) // _COLUMN_WIDTH]
     for column in columns:
         table.add_column(escape(column), overflow="fold")
     for rank, match in enumerate(entry["matches"], 1):

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from idml_hf.metric_names import metric
+
 from .families import families
 from .features import INPUTS, KNOWN, LESS_IS_BETTER, MatchInputs
 from .first_edition import CountedTests
@@ -213,7 +215,7 @@ class Calibration:
         """What can be promised, in lines of text."""
         lines = [
             f"Calibrated with {self.queries} pictures of {self.classes} classes, as if the collection lacked the "
-            f"class of {100 * self.absent:g} % of the queries; AUROC of the confidence {self.auroc:.3f}"
+            f"class of {100 * self.absent:g} % of the queries; {metric('confidence_auroc').name} {self.auroc:.3f}"
         ]
         for row in self.table():
             line = f"  at most {100 * row['promise']:g} % wrong: answers {100 * row['answered']:.0f} % of such queries"

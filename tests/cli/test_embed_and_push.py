@@ -12,6 +12,7 @@ from hub_standin import USER, running_hub
 
 from idml_hf import IDMLImageProcessor, IDMLIndex, IDMLModel
 from idml_hf.cli import main
+from idml_hf.cli.searching import result_table
 from idml_hf.data import load_images
 
 
@@ -74,3 +75,11 @@ def test_an_index_is_pushed_as_a_data_set_or_as_a_space(beginning, tmp_path, mon
         assert len(IDMLIndex.load(f"{USER}/photos")) == 25
         assert not run("push", tmp_path / "index", f"{USER}/search-photos", "--space")
     assert run("push", tmp_path / "index", f"{USER}/photos", "--with-code") == 2
+
+
+def test_the_table_of_matches_leaves_out_metadata_that_has_no_room():
+    match = {"name": "a", "score": 1.0, "uncertainty": 0.1, "path": "a.png", "metadata": dict.fromkeys("uvwxyz", "1")}
+    entry = {"query": "q.png", "uncertainty": 0.2, "abstained": None, "matches": [match]}
+    plain = ["#", "class", "similarity", "uncertainty", "image"]
+    for width, shown in ((80, []), (120, ["u", "v"]), (300, list("uvwxyz"))):
+        assert [column.header for column in result_table(entry, width).columns] == plain + shown

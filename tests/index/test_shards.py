@@ -5,13 +5,14 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from datasets import load_dataset
 
-from idml_hf import IDMLIndex, IDMLModel
+from idml_hf import IDMLIndex, IDMLModel, embedding_shards
 from idml_hf.data import ImageSet, load_images
 from idml_hf.embedding_shards import embed_to_shards
 
@@ -76,6 +77,33 @@ def test_other_images_and_other_models_do_not_mix(images: ImageSet, model_folder
         embed_to_shards(other, images, tmp_path, shard_size=10, progress=False)
     with pytest.raises(FileNotFoundError, match="holds no embeddings"):
         IDMLIndex.from_shards(tmp_path / "nowhere")
+
+
+def test_a_run_that_is_started_twice_writes_whole_shards(
+    images: ImageSet, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second run begins and ends while the first one writes its first shard."""
+    write, parts = embedding_shards.pq.write_table, []
+
+    def write_while_another_does(table: Any, path: Path) -> None:
+        parts.append(path)
+        if len(parts) == 1:
+            embed_to_shards(model_folder, images, tmp_path, shard_size=10, progress=False)
+        write(table, path)
+
+    monkeypatch.setattr(embedding_shards.pq, "write_table", write_while_another_does)
+    embed_to_shards(model_folder, images, tmp_path, shard_size=10, progress=False)
+    assert len(parts) == len(set(parts)) == 4
+    assert len(list(tmp_path.iterdir())) == 4 and len(IDMLIndex.from_shards(tmp_path)) == 25
+
+
+def test_a_damaged_shard_is_named(images: ImageSet, model_folder: Path, tmp_path: Path) -> None:
+    files = embed_to_shards(model_folder, images, tmp_path, shard_size=10, progress=False)
+    files[1].write_bytes(files[1].read_bytes()[:-9])
+    with pytest.raises(
+        ValueError, match=r"embeddings-00001-of-00003\.parquet is damaged .*run the same command again"
+    ):
+        IDMLIndex.from_shards(tmp_path)
 
 
 SCRIPT = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -59,6 +60,20 @@ def write_json(path: str | Path, value: Any, indent: int = 2) -> None:
     write_text(path, json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+@contextmanager
+def clear_writing_errors(path: str | Path) -> Iterator[None]:
+    """Say by an OSError that names `path` what native writers of tensors say in their own words: the disk is full."""
+    try:
+        yield
+    except Exception as error:
+        said = str(error)
+        if type(error).__name__ != "SafetensorError" and not re.search("inline_container|PytorchStreamWriter", said):
+            raise
+        reason = re.search(r"I/O error: (.*?)( \(os error \d+\))?$", said)
+        why = reason.group(1) if reason else "is there no space left on the disk?"
+        raise OSError(f"{path} could not be written: {why}") from error
+
+
 def readable(path: str | Path) -> Path:
     """`path`, if it is a plain file that this user may read.
 
@@ -100,4 +115,4 @@ def read_json(path: str | Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, An
     return value
 
 
-__all__ = ["read_json", "readable", "replacing", "write_json", "write_text"]
+__all__ = ["clear_writing_errors", "read_json", "readable", "replacing", "write_json", "write_text"]

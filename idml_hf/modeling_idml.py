@@ -22,6 +22,7 @@ from transformers.utils import ModelOutput
 from .configuration_idml import IDMLConfig
 from .errors import clear_loading_errors
 from .feature_statistics import normalised, root_statistics, with_statistics
+from .files import clear_writing_errors
 from .reference_memory import PastImages, ReferenceMemory
 from .similarity import at_least_float32, introspective_logits, introspective_similarity
 from .timm_trunk import (
@@ -195,7 +196,8 @@ class IDMLPreTrainedModel(PreTrainedModel):
         Takes the arguments of transformers' method of this name.
         """
         to_push = {name: kwargs.pop(name) for name in ("repo_id", "commit_message", "private") if name in kwargs}
-        super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
+        with clear_writing_errors(save_directory):
+            super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
         hub = _hub()
         if hub is not None and is_main_process:
             hub.complete_saved_folder(self, save_directory)

@@ -26,11 +26,11 @@ def check(
     report = check_dataset(dataset, root)
     typer.echo(report.describe())
     if output is not None:
-        import json as json_module
+        from idml_hf.files import replacing, write_json
 
-        output.mkdir(parents=True, exist_ok=True)
-        (output / "report.json").write_text(json_module.dumps(report.to_dict(), indent=2), encoding="utf-8")
-        report.contact_sheet.save(output / "contact_sheet.png")
+        with replacing(output / "contact_sheet.png") as part:
+            report.contact_sheet.save(part)
+        write_json(output / "report.json", report.to_dict())
     if not report.ok:
         raise typer.Exit(1)
 

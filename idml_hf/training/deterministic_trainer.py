@@ -18,6 +18,7 @@ from transformers.trainer_utils import HubStrategy, get_last_checkpoint
 
 from idml_hf.data import DeviceAugmentation, EvalImages, ImageSet, Normalizer, as_image_set, cropped_images
 from idml_hf.data.as_image_set import is_table
+from idml_hf.files import clear_writing_errors
 
 from .arguments import IDMLTrainingArguments
 from .callbacks import EpochOfSampler, FrozenTrunk, UncertaintyMonitor, ValueClipping
@@ -320,6 +321,10 @@ class DeterministicTrainer(EvaluatingTrainer):
             return None
         self.create_model_card(dataset=dataset, **kwargs)
         return self._push_folder(self.args.output_dir, commit_message, token, revision, private, dataset)
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        with clear_writing_errors(f"A checkpoint in {self.args.output_dir}"):
+            super()._save_checkpoint(*args, **kwargs)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Push the model of a checkpoint, where `hub_strategy` asks for more than the last one."""

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import SafetensorError
+from transformers import PreTrainedModel
 
 from idml_hf import IDMLConfig, IDMLForImageClassification, IDMLForMetricLearning, IDMLImageProcessor, IDMLModel
 from idml_hf.hub.sentence_transformers_config import sentence_transformers_files
@@ -66,3 +68,36 @@ def test_all_files_have_the_mode_of_the_umask(umask, tmp_path):
         os.umask(previous)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
     assert len(modes) > 3 and set(modes.values()) == {0o666 & ~umask}, modes
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+            "No space left",
+        ),
+        (
+            RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"),
+            "no space left on the disk",
+        ),
+        (
+            RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"),
+            "no space left on the disk",
+        ),
+    ],
+)
+def test_a_full_disk_is_said_in_one_line(error, said, tmp_path, monkeypatch):
+    model = IDMLModel(IDMLConfig(backbone="test_resnet", embedding_dim=8))
+
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", fail)
+    with pytest.raises(OSError, match=said) as caught:
+        model.save_pretrained(tmp_path)
+    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+    error.args = ("another reason",)
+    if isinstance(error, RuntimeError):
+        with pytest.raises(RuntimeError, match="another reason"):
+            model.save_pretrained(tmp_path)

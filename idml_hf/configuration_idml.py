@@ -50,6 +50,16 @@ METHODS = ("plain", "published", "released", "introspective")
 
 # timm resolves "hf-hub:...", "local-dir:..." and paths in model names; a configuration may only name an architecture
 _BACKBONE_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?")
+# What a configuration from anywhere may ask for. Names of so many labels would fill the memory before anything is
+# known of the weights.
+_LARGEST = {
+    "num_labels": 2**20,
+    "num_train_classes": 2**26,
+    "embedding_dim": 2**16,
+    "uncertainty_dim": 2**16,
+    "image_size": 2**14,
+    "reference_size": 2**24,
+}
 # create_model arguments that read files, or that the model sets itself
 _RESERVED_BACKBONE_KWARGS = frozenset(
     {"model_name", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
@@ -195,6 +205,10 @@ class IDMLConfig(PreTrainedConfig):
             raise ValueError(f"uncertainty_ranking must not be negative, not {self.uncertainty_ranking}")
         if self.reference_size < 1 or not 0 <= self.reference_weight < 1:
             raise ValueError("reference_size must be positive, and reference_weight at least 0 and below 1")
+        asked = {name: getattr(self, name) for name in _LARGEST if hasattr(self, name)} | kwargs
+        for name, largest in _LARGEST.items():
+            if isinstance(size := asked.get(name), (int, float)) and not size <= largest:
+                raise ValueError(f"{name} is {size}, and at most {largest}")
         super().__post_init__(**kwargs)
 
     @classmethod
@@ -271,6 +285,9 @@ class IDMLConfig(PreTrainedConfig):
         if config.get("model_type") != cls.model_type:
             kind = config.get("model_type", "no kind of model")
             raise ValueError(f"{name} is not an IDML model: its config.json describes {kind}")
+        for key in ("attn_implementation", "_attn_implementation", "experts_implementation"):
+            if "/" in str(config.get(key)):
+                raise ValueError(f"The config.json of {name} asks for code from the Hub, {config[key]!r}: refused")
         weights = str(config.get("transformers_weights") or "model.safetensors")
         if re.search(r"[/\\]|\.\.", weights):
             raise ValueError(f"The config.json of {name} names weights outside of it, {weights!r}: refused")

@@ -139,6 +139,10 @@ def test_a_pickle_is_refused_unread(published, run_folder, where):
         ({"transformers_weights": "../../other.safetensors"}, "names weights outside of it"),
         ({"transformers_weights": "/etc/other.safetensors"}, "names weights outside of it"),
         ({"embedding_dim": 8}, "other shapes"),
+        ({"num_labels": 10**9, "id2label": None}, "num_labels is 1000000000, and at most"),
+        ({"embedding_dim": 10**12}, "embedding_dim is 1000000000000, and at most"),
+        ({"num_train_classes": 1e300}, "num_train_classes"),
+        ({"attn_implementation": "somebody/kernel"}, "asks for code from the Hub"),
     ],
 )
 def test_a_config_that_lies_or_reaches_out_is_refused(published, changes, message):

@@ -33,8 +33,8 @@ def train(
 
     With --task classification, train an image classifier, and evaluate it on other images of the same classes.
     Options on the command line replace those of the recipes, and later recipes those of earlier ones. Output holds
-    the model in Hub format, its metrics and a training curve. What is not set is the method's or the model's:
-    `idml-hf recipes show --all` tells it.
+    the model in Hub format, its metrics and a training curve. What is not set is the method's or the model's;
+    run.json in the output tells it.
     """
     settings = load_recipe(*(recipe or [])) | given(Run, options)
     if not settings.get("output"):

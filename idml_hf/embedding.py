@@ -181,6 +181,26 @@ def run_model(
         ValueError: if there are no images.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    batches = pixel_batches(processor, dataset, device, batch_size, num_workers)
+    return _run(model, batches, len(dataset), outputs, title, device=device, progress=progress, precision=precision)
+
+
+def pixel_batches(
+    processor: IDMLImageProcessor,
+    dataset: ImageSet | Sequence[Any],
+    device: torch.device,
+    batch_size: int = 64,
+    num_workers: int = 0,
+) -> Iterable[Tensor]:
+    """The images of a data set as the processor prepares them, in order, each batch while the last one is computed.
+
+    Args:
+        processor: The model's image processor.
+        dataset: As for `embed_dataset`.
+        device: Where they go next; they stay on the CPU.
+        batch_size: Images at a time.
+        num_workers: Processes that decode.
+    """
     loader = DataLoader(
         EvalImages(dataset, processor),
         batch_size=batch_size,
@@ -188,8 +208,7 @@ def run_model(
         num_workers=num_workers,
         pin_memory=device.type == "cuda",
     )
-    batches = loader if num_workers else _ahead(loader)
-    return _run(model, batches, len(dataset), outputs, title, device=device, progress=progress, precision=precision)
+    return loader if num_workers else _ahead(loader)
 
 
 def _run(
@@ -242,4 +261,4 @@ def _ahead(batches: Iterable[Tensor]) -> Iterator[Tensor]:
             yield batch
 
 
-__all__ = ["PRECISIONS", "Embeddings", "embed_dataset", "encode", "run_model"]
+__all__ = ["PRECISIONS", "Embeddings", "embed_dataset", "encode", "pixel_batches", "run_model"]

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from idml_hf.configuration_idml import IDMLConfig
-from idml_hf.data import EvalImages, FeatureRows, ImageSet, generator
+from idml_hf.data import FeatureRows, ImageSet, generator
+from idml_hf.embedding import pixel_batches
 from idml_hf.image_processing_idml import IDMLImageProcessor
 from idml_hf.modeling_idml import IDMLModel
 from idml_hf.modeling_metric_learning import IDMLForMetricLearning
@@ -69,16 +69,10 @@ def read_features(
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.to(device, memory_format=torch.channels_last).eval()
-    loader = DataLoader(
-        EvalImages(images, processor),
-        batch_size=batch_size,
-        collate_fn=lambda items: torch.stack([item["pixel_values"] for item in items]),
-        num_workers=num_workers,
-    )
     rows, less, more = [], [], []
     bar = tqdm(total=len(images), desc="Reading features", unit="image", disable=not progress)
     with bar:
-        for step, pixels in enumerate(loader):
+        for step, pixels in enumerate(pixel_batches(processor, images, device, batch_size, num_workers)):
             pixels = pixels.to(device, memory_format=torch.channels_last)
             rows.append(_features(model, pixels))
             if degraded_share:

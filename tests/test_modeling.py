@@ -358,4 +358,4 @@ def test_only_its_neighbours_are_imported_by_the_model_file():
     tree = ast.parse(Path(module.__file__).read_text())
     own = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level}
     neighbours = {"feature_statistics", "reference_memory", "similarity", "timm_trunk", "uncertainty_head"}
-    assert own == {"configuration_idml", "errors", "weight_files", *neighbours}
+    assert own == {"configuration_idml", "errors", "files", "weight_files", *neighbours}

@@ -10,6 +10,8 @@ from transformers import PreTrainedConfig
 
 from .errors import clear_loading_errors, one_of
 
+# the backbone that hands on vectors, see `idml_hf.architectures.vectors`
+VECTORS = "vectors"
 POOLS = ("avg", "max", "avg_max", "token", "statistics")
 FORMS = ("ratio", "released", "released_classification", "none")
 UNCERTAINTY_HEADS = ("stages", "linear")
@@ -256,6 +258,11 @@ class IDMLConfig(PreTrainedConfig):
         # a classifier of ours keeps the budget, and its head is the paper's
         ours = {("budget", "stages", True, True), ("budget", "linear", False, False)}
         return "introspective" if how in ours else None
+
+    @property
+    def takes_vectors(self) -> bool:
+        """Whether the model takes vectors, as embeddings of another model, and no images."""
+        return self.backbone == VECTORS
 
     @property
     def ranks_uncertainty(self) -> bool:

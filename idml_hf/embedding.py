@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from .data import EvalImages, ImageSet, as_image_set
+from .data import EvalImages, ImageSet, RowFiles, VectorSet, as_image_set, row_blocks
 from .errors import one_of
 from .image_processing_idml import IDMLImageProcessor
 from .modeling_idml import IDMLModel, IDMLPreTrainedModel
@@ -22,6 +22,7 @@ from .modeling_idml import IDMLModel, IDMLPreTrainedModel
 logger = logging.get_logger(__name__)
 
 PRECISIONS = ("fp32", "bf16")
+_VECTORS = 1024  # at a time, at least: they are small beside images
 _OUTPUTS = ("semantic_embeds", "uncertainty_embeds", "uncertainty", "semantic_norm")
 
 
@@ -79,14 +80,11 @@ def encode(
     """
     training = model.training
     try:
-        if model.config.backbone == "vectors":
-            rows = torch.as_tensor(images, dtype=torch.float32)
-            how: dict[str, Any] = {"device": device, "progress": progress, "precision": precision}
-            return Embeddings(*_run(model, rows.split(batch_size), len(rows), _OUTPUTS, "Embedding", **how))
+        images = _as_vectors(images) if model.config.takes_vectors else as_image_set(images)
         return embed_dataset(
             model,
-            _processor_of(model),
-            as_image_set(images),
+            None if model.config.takes_vectors else _processor_of(model),
+            images,
             batch_size=batch_size,
             device=device,
             progress=progress,
@@ -94,6 +92,16 @@ def encode(
         )
     finally:
         model.train(training)
+
+
+def _as_vectors(rows: Any) -> VectorSet:
+    if isinstance(rows, VectorSet):
+        return rows
+    if not isinstance(rows, RowFiles):
+        rows = np.asarray(rows, dtype=np.float32)
+    if len(rows.shape) != 2:
+        raise ValueError(f"this model takes a matrix, a row for each image, not an array of shape {rows.shape}")
+    return VectorSet.of(rows, None, ())
 
 
 def _processor_of(model: IDMLModel) -> IDMLImageProcessor:
@@ -109,8 +117,8 @@ def _stack(samples: list[dict[str, Any]]) -> Tensor:
 
 def embed_dataset(
     model: IDMLModel,
-    processor: IDMLImageProcessor,
-    dataset: ImageSet | Sequence[Any],
+    processor: IDMLImageProcessor | None,
+    dataset: ImageSet | VectorSet | Sequence[Any],
     batch_size: int = 64,
     device: torch.device | str | None = None,
     num_workers: int = 0,
@@ -121,8 +129,9 @@ def embed_dataset(
 
     Args:
         model: The model; it is put into evaluation mode and on `device`.
-        processor: Its image processor.
-        dataset: An [`idml_hf.data.ImageSet`], or a sequence of PIL images.
+        processor: Its image processor; None for a model of vectors.
+        dataset: An [`idml_hf.data.ImageSet`], or a sequence of PIL images; for a model of vectors an
+            [`idml_hf.data.VectorSet`].
         batch_size: Images at a time.
         device: Where to compute; `None` means a GPU if there is one.
         num_workers: Processes that decode.
@@ -157,8 +166,8 @@ def embed_dataset(
 
 def run_model(
     model: IDMLPreTrainedModel,
-    processor: IDMLImageProcessor,
-    dataset: ImageSet | Sequence[Any],
+    processor: IDMLImageProcessor | None,
+    dataset: ImageSet | VectorSet | Sequence[Any],
     outputs: Sequence[str],
     title: str,
     *,
@@ -181,8 +190,28 @@ def run_model(
         ValueError: if there are no images.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    batches = pixel_batches(processor, dataset, device, batch_size, num_workers)
+    batches = _batches(model, processor, dataset, device, batch_size, num_workers)
     return _run(model, batches, len(dataset), outputs, title, device=device, progress=progress, precision=precision)
+
+
+def _batches(
+    model: IDMLPreTrainedModel,
+    processor: IDMLImageProcessor | None,
+    dataset: Any,
+    device: torch.device,
+    batch_size: int,
+    num_workers: int,
+) -> Iterable[Tensor]:
+    if isinstance(dataset, VectorSet) != model.config.takes_vectors:
+        raise ValueError(
+            "this model takes vectors, and no images: give a matrix, on the command line --features"
+            if model.config.takes_vectors
+            else "this model takes images, and no vectors"
+        )
+    if isinstance(dataset, VectorSet):
+        return (torch.from_numpy(block) for block in row_blocks(dataset.vectors, max(batch_size, _VECTORS)))
+    assert processor is not None
+    return pixel_batches(processor, dataset, device, batch_size, num_workers)
 
 
 def pixel_batches(

@@ -89,7 +89,7 @@ def embed_to_shards(
     processor = processor or IDMLImageProcessor.for_model(model)
     plan = {
         "images": len(images),
-        "images_sha256": _sha256(images),
+        "images_sha256": images_sha256(images),
         "shard_size": shard_size,
         "model": ModelReference.of(model, source).relative_to(folder),
         "tau": model.config.tau,
@@ -183,7 +183,8 @@ def _matrix(column: pa.ChunkedArray) -> np.ndarray:
     )
 
 
-def _sha256(images: ImageSet) -> str:
+def images_sha256(images: ImageSet) -> str:
+    """Hash of the names and the labels of images, by which one collection is told from another."""
     digest = hashlib.sha256(images.labels.tobytes())
     for name in images.ids.to_pylist():
         digest.update(f"{name}\n".encode())
@@ -204,4 +205,4 @@ def _check_plan(folder: Path, plan: dict[str, Any]) -> None:
             raise ValueError(f"{folder} holds embeddings of other images, or in shards of another size")
 
 
-__all__ = ["EmbeddedImages", "embed_to_shards", "embedding_table", "read_shards", "shard_files"]
+__all__ = ["EmbeddedImages", "embed_to_shards", "embedding_table", "images_sha256", "read_shards", "shard_files"]

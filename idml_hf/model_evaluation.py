@@ -20,7 +20,7 @@ from .modeling_idml import IDMLModel
 
 def evaluate_images(
     model: IDMLModel,
-    processor: IDMLImageProcessor,
+    processor: IDMLImageProcessor | None,
     images: Any,
     *,
     evaluator: RetrievalEvaluator | None = None,
@@ -31,8 +31,8 @@ def evaluate_images(
 
     Args:
         model: The model.
-        processor: Its image processor.
-        images: An [`idml_hf.data.ImageSet`] with classes.
+        processor: Its image processor; None for a model of vectors.
+        images: An [`idml_hf.data.ImageSet`] with classes, or for a model of vectors an [`idml_hf.data.VectorSet`].
         evaluator: What to measure; by default retrieval, uncertainty and robustness.
         ood_images: Images of another domain, to be told apart by their uncertainty.
         **embedding: `batch_size`, `device`, `num_workers`, `progress` of [`idml_hf.embedding.embed_dataset`].
@@ -137,8 +137,10 @@ def evaluate_model(
     return metrics
 
 
-def _input_side(processor: IDMLImageProcessor) -> int | None:
+def _input_side(processor: IDMLImageProcessor | None) -> int | None:
     """The shorter side in pixels that the processor resizes to."""
+    if processor is None:
+        return None
     sides = [side for side in dict(processor.size or {}).values() if side]
     return min(sides) if sides else None
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from . import data, demo, duplicates, embed, evaluate, hub, index, train
+from . import data, demo, duplicates, embed, evaluate, features, hub, index, train
 from .terminal import run_app
 
 app = typer.Typer(
@@ -18,7 +18,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for group in (train, evaluate, embed, index, duplicates, demo, hub):
+for group in (train, features, evaluate, embed, index, duplicates, demo, hub):
     app.add_typer(group.commands)
 app.add_typer(data.commands, name="data")
 

@@ -13,10 +13,13 @@ from .loading import load_images
 from .randomness import derive_seed, generator, seeded, uniform
 from .registry import DATASETS
 from .retrieval_data import RetrievalData, load_retrieval_data
+from .rows import RowFiles, row_blocks
 from .small_images import SmallImages
 from .train_images import Draw, TrainImages, cropped_images
 from .transforms import Normalizer, padded_crop_transform, training_transform
 from .unreadable_images import BadImage, find_bad_images
+from .vector_files import load_vectors
+from .vector_set import VectorSet
 
 __all__ = [
     "DATASETS",
@@ -32,10 +35,12 @@ __all__ = [
     "ImageSet",
     "Normalizer",
     "RetrievalData",
+    "RowFiles",
     "SmallImages",
     "SplitReport",
     "TrainImages",
     "UnreadableImageError",
+    "VectorSet",
     "as_image_set",
     "check_dataset",
     "cropped_images",
@@ -45,7 +50,9 @@ __all__ = [
     "load_classification_data",
     "load_images",
     "load_retrieval_data",
+    "load_vectors",
     "padded_crop_transform",
+    "row_blocks",
     "seeded",
     "training_transform",
     "uniform",

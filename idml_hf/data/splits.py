@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,8 +15,11 @@ from .dataset_spec import check_counts
 from .image_set import UNLABELLED, ImageSet, concatenate
 from .randomness import generator
 from .sources import Source
+from .vector_set import VectorSet
 
 logger = logging.getLogger("idml_hf.data")
+
+Labelled = TypeVar("Labelled", ImageSet, VectorSet)
 
 NO_CLASSES = "the images have no classes: put those of each class into a folder of their own"
 
@@ -29,7 +33,7 @@ def labelled_only(images: ImageSet, name: str) -> ImageSet:
     return images.select(images.labels != UNLABELLED)
 
 
-def split_by_class(images: ImageSet, num_train_classes: int | None = None) -> tuple[ImageSet, ImageSet]:
+def split_by_class(images: Labelled, num_train_classes: int | None = None) -> tuple[Labelled, Labelled]:
     """The zero-shot split: the first classes train, the others test (Song et al., 2016, section 5).
 
     Args:
@@ -53,7 +57,7 @@ def split_by_class(images: ImageSet, num_train_classes: int | None = None) -> tu
     return images.select(train).renumbered(), images.select(images.labels >= first).renumbered()
 
 
-def hold_out_classes(train: ImageSet, fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:
+def hold_out_classes(train: Labelled, fraction: float, seed: int) -> tuple[Labelled, Labelled]:
     """Hold whole classes out of the training set, to choose among models without looking at test classes.
 
     Args:

@@ -20,9 +20,9 @@ PROCESSOR_FILE = "preprocessor_config.json"
 def complete_saved_folder(model: PreTrainedModel, folder: str | Path) -> None:
     """Add to a folder that `save_pretrained` has written what makes it whole.
 
-    A model that embeds gets the files of sentence-transformers, which else would average the feature map instead of
-    taking the embedding. A folder without an image processor gets the model's. The weights get the mode of the other
-    files, which is what the umask says.
+    A model that embeds images gets the files of sentence-transformers, which else would average the feature map
+    instead of taking the embedding. A folder without an image processor gets the model's. The weights get the mode of
+    the other files, which is what the umask says. A model of vectors has no use for the former two.
 
     Args:
         model: A model of this package.
@@ -32,6 +32,8 @@ def complete_saved_folder(model: PreTrainedModel, folder: str | Path) -> None:
     mode = (folder / "config.json").stat().st_mode
     for weights in folder.glob("model*.safetensors"):
         weights.chmod(mode)
+    if model.config.takes_vectors:
+        return
     if getattr(model.base_model, "semantic_head", None) is not None:
         for name, content in sentence_transformers_files().items():
             with replacing(folder / name) as part:

@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 
 from idml_hf.confidence.labelled_queries import LabelledQueries
-from idml_hf.data import ImageSet
+from idml_hf.data import ImageSet, VectorSet
 from idml_hf.embedding import Embeddings
 
 from .gallery import Gallery
 
 
-def labelled_queries(embeddings: Embeddings, images: ImageSet | Sequence[Any]) -> LabelledQueries:
+def labelled_queries(embeddings: Embeddings, images: ImageSet | VectorSet | Sequence[Any]) -> LabelledQueries:
     """The images whose class is known.
 
     Raises:
         ValueError: if no class is known.
     """
-    if not isinstance(images, ImageSet) or not (images.labels >= 0).any():
+    if not isinstance(images, (ImageSet, VectorSet)) or not (images.labels >= 0).any():
         raise ValueError("calibration takes labelled images: put each class into a folder of its own")
     known = np.flatnonzero(images.labels >= 0)
     groups = None if images.groups is None else images.groups[known]

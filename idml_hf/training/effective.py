@@ -45,7 +45,7 @@ def effective_settings(run: Run, config: IDMLConfig | None = None) -> dict[str, 
 def portable_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that make the experiment: all but those of this machine, and files by their name alone."""
     portable = {key: value for key, value in settings.items() if key not in LOCAL}
-    for key in ("weights", "model", "dataset"):
+    for key in ("weights", "model", "dataset", "features", "labels"):
         if portable.get(key) and (key != "dataset" or Path(portable[key]).exists()):
             portable[key] = Path(portable[key]).name
     return portable

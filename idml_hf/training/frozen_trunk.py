@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from idml_hf.configuration_idml import IDMLConfig
+from idml_hf.configuration_idml import VECTORS, IDMLConfig
 from idml_hf.data import FeatureRows, ImageSet, generator
 from idml_hf.embedding import pixel_batches
 from idml_hf.image_processing_idml import IDMLImageProcessor
@@ -31,14 +31,14 @@ class FrozenFeatures:
     """What a frozen backbone says of N training images.
 
     Args:
-        features: float16 `(N, F)`, the vector that the heads read.
-        degraded: float16 `(2 M, F)`, of M images degraded, then of the same images degraded more; or None.
+        features: `(N, F)`, the vectors that the heads read: an array, or [`idml_hf.data.RowFiles`].
+        degraded: Those of M images degraded, and of the same images degraded more, `(M, F)` both; or None.
         labels: int64 `(N,)`.
         groups: int64 `(N,)`, or None.
     """
 
-    features: np.ndarray
-    degraded: np.ndarray | None
+    features: Any
+    degraded: tuple[Any, Any] | None
     labels: np.ndarray
     groups: np.ndarray | None = None
 
@@ -51,11 +51,13 @@ def read_features(
     *,
     degraded_share: float = 0.0,
     seed: int = 0,
+    first_batch: int = 0,
     batch_size: int = 64,
     num_workers: int = 0,
+    title: str = "Reading features",
     progress: bool = True,
 ) -> FrozenFeatures:
-    """Run the backbone once over the images, as in evaluation.
+    """Run the backbone once over the images, as in evaluation, and keep its features in half precision.
 
     Args:
         model: Whose backbone, and whose `pool`.
@@ -63,16 +65,19 @@ def read_features(
         images: The training images.
         degraded_share: Share of the images of which two degraded copies are read as well.
         seed: Seed of their degradation.
+        first_batch: Number of the first batch, by which its degradations are drawn.
         batch_size: Images at a time.
         num_workers: Processes that decode.
+        title: Title of the progress bar.
         progress: Whether to show a progress bar.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.to(device, memory_format=torch.channels_last).eval()
     rows, less, more = [], [], []
-    bar = tqdm(total=len(images), desc="Reading features", unit="image", disable=not progress)
+    bar = tqdm(total=len(images), desc=title, unit="image", disable=not progress)
     with bar:
-        for step, pixels in enumerate(pixel_batches(processor, images, device, batch_size, num_workers)):
+        batches = pixel_batches(processor, images, device, batch_size, num_workers)
+        for step, pixels in enumerate(batches, start=first_batch):
             pixels = pixels.to(device, memory_format=torch.channels_last)
             rows.append(_features(model, pixels))
             if degraded_share:
@@ -80,7 +85,7 @@ def read_features(
                 less.append(_features(model, first))
                 more.append(_features(model, second))
             bar.update(len(pixels))
-    degraded = np.concatenate(less + more) if degraded_share else None
+    degraded = (np.concatenate(less), np.concatenate(more)) if degraded_share else None
     return FrozenFeatures(np.concatenate(rows), degraded, images.labels, images.groups)
 
 
@@ -108,7 +113,7 @@ def fit_heads(
     """
     weight, bias = discriminant_head(stored.features, stored.labels, model.config.embedding_dim)
     weight, bias = _of_unit_length(weight, bias, stored.features)
-    twin = _on_vectors(model, stored.features.shape[1])
+    twin = on_vectors(model, stored.features.shape[1])
     with torch.no_grad():
         twin.idml.semantic_head.weight.copy_(torch.from_numpy(weight))
         twin.idml.semantic_head.bias.copy_(torch.from_numpy(bias))
@@ -116,7 +121,7 @@ def fit_heads(
     fixed = head == "closed_form" and not metric_trains
     if fixed:
         twin.idml.semantic_head.requires_grad_(False)
-        twin.loss.requires_grad_(False)
+        twin.loss = _NoLoss()
     log: list[dict[str, Any]] = []
     if not fixed or model.config.ranks_uncertainty:
         trainer = _HeadTrainer(
@@ -127,8 +132,7 @@ def fit_heads(
         )
         trainer.train()
         log = trainer.state.log_history
-    heads = {k: v for k, v in twin.cpu().state_dict().items() if not k.startswith("idml.backbone.")}
-    model.load_state_dict(heads, strict=False)
+    model.load_state_dict(heads_of(twin.cpu()), strict=False)
     return log
 
 
@@ -139,21 +143,45 @@ def _of_unit_length(weight: np.ndarray, bias: np.ndarray, features: np.ndarray) 
     return weight * scale, bias * scale
 
 
-def _on_vectors(model: IDMLForMetricLearning, width: int) -> IDMLForMetricLearning:
-    """A model with the heads, loss and memory of `model`, which takes the vectors that they read."""
-    own = {"backbone": "vectors", "backbone_kwargs": {"width": width}, "pool": "avg", "image_size": None}
-    twin = IDMLForMetricLearning(IDMLConfig.from_dict(model.config.to_dict() | own))
-    heads = {k: v for k, v in model.state_dict().items() if not k.startswith("idml.backbone.")}
-    twin.load_state_dict(heads)
+def on_vectors(model: Any, width: int) -> Any:
+    """A model with the heads, loss and memory of `model`, which takes the vectors that they read.
+
+    Raises:
+        ValueError: if its heads read more than one vector an image.
+    """
+    config = model.config
+    if not config.takes_vectors and config.pool != "statistics":
+        raise ValueError(
+            f"heads are fitted to stored features under pool 'statistics' alone, not {config.pool!r}: its vector is "
+            "all that they read of an image"
+        )
+    own = {"backbone": VECTORS, "backbone_kwargs": {"width": width}, "pool": "avg", "image_size": None}
+    twin = type(model)(IDMLConfig.from_dict(config.to_dict() | own))
+    twin.load_state_dict(heads_of(model))
     return twin
+
+
+def heads_of(model: Any) -> dict[str, Tensor]:
+    """The weights of a model without those of its backbone."""
+    backbone = {id(x) for x in model.trunk.state_dict(keep_vars=True).values()}
+    return {name: x for name, x in model.state_dict(keep_vars=True).items() if id(x) not in backbone}
+
+
+class _NoLoss(nn.Module):
+    """In the place of the loss of a head that is fixed: nothing is learnt from it, so nothing is computed."""
+
+    def forward(self, semantic: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return semantic.new_zeros(())
 
 
 class _HeadTrainer(IDMLTrainer):
     """Trains heads on vectors; degraded copies come from the store."""
 
-    def __init__(self, model: Any, args: IDMLTrainingArguments, *, degraded: np.ndarray | None, **kwargs: Any) -> None:
+    def __init__(
+        self, model: Any, args: IDMLTrainingArguments, *, degraded: tuple[Any, Any] | None, **kwargs: Any
+    ) -> None:
         super().__init__(model, args, **kwargs)
-        self.degraded = None if degraded is None else degraded.reshape(2, -1, degraded.shape[1])
+        self.degraded = degraded
 
     def _images(self, pixel_values: Tensor) -> Tensor:
         return pixel_values
@@ -164,9 +192,9 @@ class _HeadTrainer(IDMLTrainer):
             return {}
         number = max(1, round(self.args.degraded_share * len(inputs["labels"])))
         rng = generator(self.args.seed, *place, _STREAM)
-        chosen = rng.integers(self.degraded.shape[1], size=number)
-        vectors = torch.from_numpy(self.degraded[:, chosen].reshape(2 * number, -1).astype(np.float32))
+        chosen = rng.integers(len(self.degraded[0]), size=number)
+        vectors = torch.from_numpy(np.concatenate([rows[chosen] for rows in self.degraded]).astype(np.float32))
         return {"degraded_features": model.read_degraded(vectors.to(inputs["pixel_values"].device))}
 
 
-__all__ = ["FrozenFeatures", "fit_heads", "read_features"]
+__all__ = ["FrozenFeatures", "fit_heads", "heads_of", "on_vectors", "read_features"]

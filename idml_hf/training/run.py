@@ -38,9 +38,11 @@ from .curve import plot_training
 from .declaration import declared, typed
 from .deterministic_trainer import DeterministicTrainer
 from .effective import effective_settings
-from .frozen_trunk import fit_heads, read_features
+from .feature_store import store_features
+from .frozen_trunk import fit_heads, on_vectors
 from .models import build_model
 from .settings import Run
+from .stored_data import VectorData, run_on_vectors
 from .tasks import TASKS, TestResult
 
 logger = logging.get_logger(__name__)
@@ -87,10 +89,16 @@ def train(run: Run, progress: bool = True) -> dict[str, Any]:
         logger.warning(f"The run in {output} is finished; --overwrite makes it anew")
         return read_json(output / METRICS_FILE)
     checkpoint = prepare_output(run)
-    data = task.load(run)
+    data: Any
+    if run.features is not None:
+        run, data = run_on_vectors(run)
+    else:
+        data = task.load(run)
     task.check(data)
     set_seed(run.seed)
     model, processor, trunk_weights = build_model(run, data.train.class_names)
+    if isinstance(data, VectorData):
+        trunk_weights = data.trunk_weights
     settings, fingerprint = effective_settings(run, model.config), data_fingerprint(data)
     if checkpoint is not None:
         check_resumed(output / CHECKPOINTS, settings, fingerprint)
@@ -106,8 +114,11 @@ def train(run: Run, progress: bool = True) -> dict[str, Any]:
     trained = task.result(model)
     if first:
         # whatever becomes of the evaluation, what was trained is there
-        save_model(output, trained, processor)
-    tested = task.test(trained, processor, data, progress)
+        save_model(output, trained, None if trained.config.takes_vectors else processor)
+    if isinstance(data, VectorData):
+        tested = task.test(on_vectors(trained, data.test.width), None, data, progress)
+    else:
+        tested = task.test(trained, processor, data, progress)
     metrics = {
         "dataset": data.name,
         **tested.metrics,
@@ -129,17 +140,20 @@ def _fit_heads(
     """Fit the heads to the features of a backbone that stays as it is; the log, and training images per second."""
     started = time.monotonic()
     args = training_arguments(run, progress=progress, save_strategy="no", save_steps=500)
-    ranks = model.config.ranks_uncertainty
-    stored = read_features(
-        model.idml,
-        processor,
-        data.train,
-        degraded_share=args.degraded_share if ranks else 0.0,
-        seed=run.seed,
-        batch_size=run.batch_size,
-        num_workers=run.workers,
-        progress=progress,
-    )
+    if isinstance(data, VectorData):
+        stored = data.features
+    else:
+        stored = store_features(
+            model.idml,
+            processor,
+            {"train": data.train},
+            Path(run.output) / CHECKPOINTS / "features",
+            degraded_share=args.degraded_share if model.config.ranks_uncertainty else 0.0,
+            seed=run.seed,
+            batch_size=run.batch_size,
+            num_workers=run.workers,
+            progress=progress,
+        ).train
     log = fit_heads(model, stored, args, run.head)
     return log, len(data.train) / (time.monotonic() - started)
 
@@ -262,11 +276,12 @@ def _back_door(run: Run, known: dict[str, Any], settings: set[str]) -> dict[str,
     return checked
 
 
-def save_model(output: Path, model: IDMLPreTrainedModel, processor: IDMLImageProcessor) -> None:
+def save_model(output: Path, model: IDMLPreTrainedModel, processor: IDMLImageProcessor | None) -> None:
     """Put a trained model into a run's folder; results of another one that lie there do not count any more."""
     with _arriving_together(output) as new:
         model.save_pretrained(new)
-        processor.save_pretrained(new)
+        if processor is not None:
+            processor.save_pretrained(new)
         (output / METRICS_FILE).unlink(missing_ok=True)
         for weights in output.glob("model*.safetensors*"):
             # parts of larger weights that lay here

@@ -74,6 +74,10 @@ class DataSettings:
     """
 
     dataset: str | None = option(None, "Name, folder, or Hub id of the data set")
+    features: str | None = option(
+        None, "What `idml-hf features` wrote, or embeddings (.parquet, .npy), instead of a data set", task="retrieval"
+    )
+    labels: str | None = option(None, "Classes of the embeddings of a .npy file, a .npy file too", task="retrieval")
     root: str | None = option(None, "Where a named data set lies on disk")
     group_column: str | None = option(
         None, "Column of groups; matches of the query's class and group do not count", task="retrieval"
@@ -157,18 +161,31 @@ class Run(TrainingSettings, DataSettings, ModelSettings):
                 raise ValueError(f"{name} is a setting of task {spec.metadata['task']}, not of {self.task}")
         if not self.output:
             raise ValueError("A run needs an output folder")
-        if not self.dataset:
+        self._check_features()
+        if not self.dataset and not self.features:
             if self.task != "retrieval":
                 raise ValueError("A run needs a data set")
             self.dataset = DEFAULT_DATASET
         if self.resume and self.overwrite:
             raise ValueError("resume goes on with a run and overwrite replaces it: set one of them")
+        if self.frozen_trunk and self.mixup:
+            raise ValueError("mixup mixes images, and a frozen backbone reads each image once: leave one of them out")
         for key in _keys(self.trainer):
             if _SECRET.search(key):
                 raise ValueError(
                     f"trainer may not hold {key}: settings are kept with the model and published with it. Log in with "
                     "`hf auth login`, or set HF_TOKEN"
                 )
+
+    def _check_features(self) -> None:
+        if self.features is None:
+            if self.labels is not None:
+                raise ValueError("labels are those of features: give both")
+            return
+        for name in ("dataset", "root", "model"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"features take the place of a data set and a model: leave out {name}")
+        self.frozen_trunk = True
 
 
 def _keys(mapping: Mapping[str, Any]) -> Iterator[str]:

@@ -19,6 +19,7 @@ from idml_hf.data import (
     ImageSet,
     RetrievalData,
     SmallImages,
+    VectorSet,
     cropped_images,
     load_classification_data,
     load_retrieval_data,
@@ -74,7 +75,7 @@ class Task(ABC):
 
     @abstractmethod
     def test(
-        self, model: IDMLPreTrainedModel, processor: IDMLImageProcessor, data: Any, progress: bool = True
+        self, model: IDMLPreTrainedModel, processor: IDMLImageProcessor | None, data: Any, progress: bool = True
     ) -> TestResult:
         """Measure what was trained on the test data."""
 
@@ -124,7 +125,7 @@ class RetrievalTask(Task):
             seed=run.seed,
         )
 
-    def check(self, data: RetrievalData) -> None:
+    def check(self, data: Any) -> None:
         """Make sure that some image of each set to measure on has another one of its class to find."""
         for name, images in (("validation", data.validation), ("test", data.test)):
             if images is not None:
@@ -134,10 +135,10 @@ class RetrievalTask(Task):
         """The model without its loss."""
         return model.idml
 
-    def test(
-        self, model: Any, processor: IDMLImageProcessor, data: RetrievalData, progress: bool = True
-    ) -> TestResult:
+    def test(self, model: Any, processor: IDMLImageProcessor | None, data: Any, progress: bool = True) -> TestResult:
         """Retrieval, clustering and uncertainty on the test classes."""
+        # what degrades images does nothing to vectors
+        not_for_vectors: dict[str, Any] = {"ambiguous_images": 0} if isinstance(data.test, VectorSet) else {}
         evaluator = RetrievalEvaluator(
             (1, 2, 4, 8, 10),
             group_column=data.group_column,
@@ -145,6 +146,7 @@ class RetrievalTask(Task):
             robustness_images=0,
             foreign_images=0,
             pairs=0,
+            **not_for_vectors,
         )
         evaluation = evaluate_images(model, processor, data.test, evaluator=evaluator, progress=progress)
         said = evaluation.embeddings
@@ -194,14 +196,14 @@ class ClassificationTask(Task):
         return model
 
     def test(
-        self, model: Any, processor: IDMLImageProcessor, data: ClassificationData, progress: bool = True
+        self, model: Any, processor: IDMLImageProcessor | None, data: ClassificationData, progress: bool = True
     ) -> TestResult:
         """Accuracy, calibration and uncertainty on the test images."""
         measured = evaluate_classifier(model, processor, data.test, progress=progress)
         return TestResult({"protocol": "plain", **measured})
 
 
-def check_findable(images: ImageSet, what: str) -> None:
+def check_findable(images: ImageSet | VectorSet, what: str) -> None:
     """Make sure that some image has another one of its class, and of another group where there are groups.
 
     Raises:
@@ -217,7 +219,7 @@ def check_findable(images: ImageSet, what: str) -> None:
 
 
 def reference_metrics(
-    model: Any, processor: IDMLImageProcessor, data: RetrievalData, evaluation: Evaluation, progress: bool = True
+    model: Any, processor: IDMLImageProcessor | None, data: Any, evaluation: Evaluation, progress: bool = True
 ) -> dict[str, Any]:
     """What the model's memory of its training images does for retrieval, whatever its `reference_weight` is.
 

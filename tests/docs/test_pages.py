@@ -64,12 +64,13 @@ def run_command(command: str) -> None:
 
 def made_small(arguments: list[str]) -> list[str]:
     """The arguments of a command, with those of a training replaced by small ones."""
-    if arguments[0] != "train":
+    if arguments[0] not in ("train", "features"):
         return arguments
     given = [name for name in SMALL if name in arguments]
     replaced = [part for name in given for part in (name, SMALL[name])]
-    fresh = "--model" not in arguments
-    always = ["--epochs", "1", *(["--backbone", "test_resnet", "--image-size", "32", "--no-pretrained"] * fresh)]
+    fresh = "--model" not in arguments and "--features" not in arguments
+    always = ["--epochs", "1"] * (arguments[0] == "train")
+    always += ["--backbone", "test_resnet", "--image-size", "32", "--no-pretrained"] * fresh
     return [*arguments, *replaced, *always]
 
 

@@ -69,13 +69,24 @@ def search(
     error_rate: Annotated[
         float | None, typer.Option(help="Accepted share of wrong first matches; the index must be calibrated")
     ] = None,
+    together: Annotated[
+        bool, typer.Option("--together", help="The images show one thing: search for it by all of them")
+    ] = False,
 ) -> None:
     """Search an index with pictures; says how certain each answer is."""
     quiet()
     from .searching import search_index
 
     search_index(
-        index, images, top_k=top_k, as_json=json, sheet=sheet, model=model, metric=metric, error_rate=error_rate
+        index,
+        images,
+        top_k=top_k,
+        as_json=json,
+        sheet=sheet,
+        model=model,
+        metric=metric,
+        error_rate=error_rate,
+        together=together,
     )
 
 

@@ -28,6 +28,7 @@ def search_index(
     model: str | None = None,
     metric: str = "cosine",
     error_rate: float | None = None,
+    together: bool = False,
 ) -> None:
     """Search an index with image files and print what is found.
 
@@ -38,15 +39,16 @@ def search_index(
         as_json: Print JSON instead of a table.
         sheet: PNG file for a sheet of queries and matches.
         model: Another copy of the index's model.
-        metric, error_rate: As for [`IDMLIndex.search`].
+        metric, error_rate, together: As for [`IDMLIndex.search`].
 
     Raises:
         FileNotFoundError, ValueError: naming the index, image or model that cannot be read.
     """
     opened = IDMLIndex.load(index, model)
-    result = opened.search([str(image) for image in images], k=top_k, metric=metric, error_rate=error_rate)
+    names = [str(image) for image in images]
+    result = opened.search(names, k=top_k, metric=metric, error_rate=error_rate, together=together)
     if sheet is not None:
-        match_sheet(opened, images, result).save(sheet)
+        match_sheet(opened, [images] if together else [[image] for image in images], result).save(sheet)
     if as_json:
         print(json.dumps(result.to_dicts(), indent=2))
         return
@@ -84,8 +86,8 @@ def result_table(entry: dict[str, Any], width: int = 120) -> Table:
     return table
 
 
-def match_sheet(index: IDMLIndex, queries: list[Any], result: SearchResult) -> Any:
-    """A sheet with a row for each query, a path or a PIL image: it, then its matches."""
+def match_sheet(index: IDMLIndex, queries: list[list[Any]], result: SearchResult) -> Any:
+    """A sheet with a row for each query, of one picture or several, paths or PIL images: it, then its matches."""
     from PIL import Image
 
     from idml_hf.data.decoding import decode_pil, read_file
@@ -95,8 +97,10 @@ def match_sheet(index: IDMLIndex, queries: list[Any], result: SearchResult) -> A
     thumbnails = index.gallery.thumbnails
     positions = {int(i): at for at, i in enumerate(index.gallery.ids)}
     for row, query in enumerate(queries):
-        picture = query if isinstance(query, Image.Image) else decode_pil(read_file(query))
-        cells = [Cell(picture, f"u {result.uncertainty[row]:.2f}")]
+        pictures = [
+            picture if isinstance(picture, Image.Image) else decode_pil(read_file(picture)) for picture in query
+        ]
+        cells = [Cell(picture, f"u {result.uncertainty[row]:.2f}") for picture in pictures]
         for rank, item in enumerate(result.ids[row].tolist()):
             if item >= 0 and thumbnails is not None:
                 caption = f"{result.scores[row, rank]:.2f} {result.names[row, rank]}"

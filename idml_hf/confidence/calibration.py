@@ -112,8 +112,7 @@ class Calibration:
                 f"{queries} labelled queries of {number} classes are too few to calibrate: it takes at least "
                 "2 classes and tens of queries"
             )
-        right = correct[outcomes.present]
-        if right.all() or not right.any():
+        if correct.all() or not correct.any():
             raise ValueError("the first matches of the validation images are all right or all wrong: nothing to learn")
         mean, scale = np.average(values, axis=0, weights=weight), values.std(0)
         scale[scale < 1e-9] = 1.0
@@ -211,12 +210,16 @@ class Calibration:
             )
         return rows
 
-    def describe(self) -> str:
-        """What can be promised, in lines of text."""
-        lines = [
+    def summary(self) -> str:
+        """What it was learnt from, and how well it tells right from wrong, in a sentence without its full stop."""
+        return (
             f"Calibrated with {self.queries} pictures of {self.classes} classes, as if the collection lacked the "
             f"class of {100 * self.absent:g} % of the queries; {metric('confidence_auroc').name} {self.auroc:.3f}"
-        ]
+        )
+
+    def describe(self) -> str:
+        """What can be promised, in lines of text."""
+        lines = [self.summary()]
         for row in self.table():
             line = f"  at most {100 * row['promise']:g} % wrong: answers {100 * row['answered']:.0f} % of such queries"
             line += f" (at best, in hindsight, {100 * row['hindsight']:.0f} %)"

@@ -7,10 +7,12 @@ from .push import collect_files, push_folder, push_model
 from .record import RunRecord
 from .saved_folder import complete_saved_folder
 from .sentence_transformers_config import sentence_transformers_files
+from .trained_on import TrainedOn
 from .trainer_card import write_trainer_card
 
 __all__ = [
     "RunRecord",
+    "TrainedOn",
     "collect_files",
     "complete_saved_folder",
     "push_folder",

@@ -27,6 +27,7 @@ from .published_index import published_index
 from .record import BASELINE_FILE, CARD_FILE, METRICS_FILE, PICTURES, RUN_FILE, RunRecord, public_files
 from .remote_code import remote_code_files
 from .sentence_transformers_config import sentence_transformers_files
+from .trained_on import TRAINED_ON_FILE
 
 logger = logging.get_logger(__name__)
 
@@ -162,7 +163,7 @@ def collect_files(
 
 
 def model_files(folder: Path) -> Files:
-    """Configuration, weights and image processor in a folder: name -> file.
+    """Configuration, weights, image processor and hashes of training classes in a folder: name -> file.
 
     Raises:
         FileNotFoundError, ValueError: if the folder does not hold a whole IDML model.
@@ -171,6 +172,8 @@ def model_files(folder: Path) -> Files:
     files: Files = {CONFIG: folder / CONFIG, **_weights(folder)}
     if not (folder / PROCESSOR).is_file():
         raise FileNotFoundError(f"{folder} holds no image processor: it has no {PROCESSOR}")
+    if (folder / TRAINED_ON_FILE).is_file():
+        files[TRAINED_ON_FILE] = folder / TRAINED_ON_FILE
     return files | {PROCESSOR: folder / PROCESSOR}
 
 
@@ -222,7 +225,10 @@ def _is_stale(path: str, files: Files) -> bool:
     """Whether a file on the Hub would go on being read as a part of what is pushed now."""
     if path.startswith(f"{INDEX_FOLDER}/"):
         return any(other.startswith(f"{INDEX_FOLDER}/") for other in files)
-    return path in RECORDS or re.fullmatch(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?", path) is not None
+    return (
+        path in (*RECORDS, TRAINED_ON_FILE)
+        or re.fullmatch(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?", path) is not None
+    )
 
 
 def _text(content: Path | bytes) -> str:

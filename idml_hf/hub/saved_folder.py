@@ -13,6 +13,7 @@ from idml_hf.files import replacing
 from idml_hf.image_processing_idml import IDMLImageProcessor
 
 from .sentence_transformers_config import sentence_transformers_files
+from .trained_on import TRAINED_ON_FILE, TrainedOn
 
 PROCESSOR_FILE = "preprocessor_config.json"
 
@@ -21,8 +22,9 @@ def complete_saved_folder(model: PreTrainedModel, folder: str | Path) -> None:
     """Add to a folder that `save_pretrained` has written what makes it whole.
 
     A model that embeds images gets the files of sentence-transformers, which else would average the feature map
-    instead of taking the embedding. A folder without an image processor gets the model's. The weights get the mode of
-    the other files, which is what the umask says. A model of vectors has no use for the former two.
+    instead of taking the embedding. A folder without an image processor gets the model's. A model of vectors has no
+    use for these. A folder that does not say what the model was trained on gets that from where the model came from.
+    The weights get the mode of the other files, which is what the umask says.
 
     Args:
         model: A model of this package.
@@ -40,6 +42,8 @@ def complete_saved_folder(model: PreTrainedModel, folder: str | Path) -> None:
                 part.write_bytes(content)
     if not (folder / PROCESSOR_FILE).is_file():
         _write_processor(model, folder)
+    if not (folder / TRAINED_ON_FILE).is_file() and (known := TrainedOn.read(model.name_or_path, ask_hub=False)):
+        known.write(folder)
 
 
 def _write_processor(model: PreTrainedModel, folder: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from idml_hf.confidence.labelled_queries import LabelledQueries
 from idml_hf.data import ImageSet, VectorSet
 from idml_hf.embedding import Embeddings
+from idml_hf.hub.trained_on import TrainedOn
 
 from .gallery import Gallery
 
@@ -46,4 +47,26 @@ def queries_of(gallery: Gallery) -> LabelledQueries:
     return LabelledQueries(*rows, gallery.labels[known], gallery.class_names)
 
 
-__all__ = ["labelled_queries", "queries_of"]
+def warnings_of(trained_on: TrainedOn, queries: LabelledQueries, images: Any = None) -> tuple[str, ...]:
+    """What is to be said where the model was trained on classes that calibrate it.
+
+    Args:
+        trained_on: what the model was trained on.
+        queries: the labelled images.
+        images: where they come from; without pictures, classes are compared by their names.
+    """
+    labels = np.unique(queries.labels)
+    if isinstance(images, ImageSet):
+        known = trained_on.known_classes(images)
+    else:
+        known = trained_on.known_names(queries.class_names)
+    number = int(known[labels].sum()) if len(known) else 0
+    if not number:
+        return ()
+    return (
+        f"{number} of the {len(labels)} classes are among those that the model was trained on, by name or picture; it "
+        "knows them better than new ones, so more answers may be wrong than promised: calibrate with other classes",
+    )
+
+
+__all__ = ["labelled_queries", "queries_of", "warnings_of"]

@@ -12,6 +12,8 @@ from typing import Any
 from huggingface_hub import CommitInfo, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
+from idml_hf.confidence.calibration import Calibration
+from idml_hf.confidence.verdict import below
 from idml_hf.hub.commit import commit_files
 from idml_hf.hub.published import Files, published
 from idml_hf.hub.published_index import published_index
@@ -38,6 +40,16 @@ from idml_hf import IDMLIndex
 index = IDMLIndex.load("{repo_id}")
 result = index.search("query.jpg", k=5)
 ```
+"""
+
+_CALIBRATION_CARD = """
+## When it says "not sure"
+
+{calibrated}.
+
+| answers wrong, at most | queries answered | at best, in hindsight | an answer takes | more classes needed |
+|---|---|---|---|---|
+{rows}
 """
 
 _SPACE_CARD = """---
@@ -67,6 +79,7 @@ def push_index(
     *,
     number: int,
     model: str,
+    calibration: Calibration | None = None,
 ) -> CommitInfo:
     """Push an index to a data set repository, which is made if it is not there, in one commit.
 
@@ -77,6 +90,7 @@ def push_index(
         token: Hub token; default: the one of the login or of HF_TOKEN.
         number: images in the index, for its card.
         model: what to call its model there.
+        calibration: what it promises, for its card.
 
     Raises:
         PermissionError: if the Hub does not accept the token, or the token may not write there.
@@ -84,6 +98,8 @@ def push_index(
         ValueError: if something in the index is private and cannot be taken out.
     """
     card = _INDEX_CARD.format(name=_name(repo_id), number=number, model=model, repo_id=repo_id)
+    if calibration is not None:
+        card += promises(calibration)
     with _whole_index(save) as files:
         files |= published({CARD_FILE: card.encode()}, Path())
         is_stale = re.compile(r"data-[0-9a-f]{12}/.*").fullmatch
@@ -134,6 +150,18 @@ def _push(
     )
 
 
+def promises(calibration: Calibration) -> str:
+    """The section of an index's card that says what its answers are worth."""
+    rows = []
+    for row in calibration.table():
+        more = {None: "more would not help", 0: ""}.get(row["more_classes"], f"about {row['more_classes']}")
+        bar = "nothing is answered" if row["bar"] is None else below(row["bar"])
+        cells = f"{100 * row['promise']:g} %", f"{100 * row['answered']:.0f} %", f"{100 * row['hindsight']:.0f} %"
+        rows.append(f"| {' | '.join((*cells, bar, more))} |")
+    warnings = "".join(f"\n**Warning.** {warning}.\n" for warning in calibration.warnings)
+    return _CALIBRATION_CARD.format(calibrated=calibration.summary(), rows="\n".join(rows)) + warnings
+
+
 def _name(repo_id: str) -> str:
     return repo_id.split("/")[-1]
 
@@ -170,4 +198,4 @@ def pull_index(repo_id: str, revision: str | None = None, token: str | None = No
     return folder
 
 
-__all__ = ["HUB_ID", "pull_index", "push_index", "push_space"]
+__all__ = ["HUB_ID", "promises", "pull_index", "push_index", "push_space"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,6 +23,7 @@ from idml_hf.data import ImageSet
 from idml_hf.embedding import Embeddings, embed_dataset
 from idml_hf.embedding_shards import read_shards
 from idml_hf.errors import one_of
+from idml_hf.hub.trained_on import TrainedOn
 from idml_hf.image_processing_idml import IDMLImageProcessor
 from idml_hf.index_files import read_index, write_index
 from idml_hf.model_reference import ModelReference, load_model
@@ -29,7 +31,7 @@ from idml_hf.modeling_idml import IDMLModel
 from idml_hf.search.approximate import ApproximateSearch
 from idml_hf.search.arrays import as_count, as_positive
 
-from .calibration_images import labelled_queries, queries_of
+from .calibration_images import labelled_queries, queries_of, warnings_of
 from .duplicates import NearDuplicates, near_duplicates, near_duplicates_by
 from .gallery import Gallery
 from .hub import HUB_ID, pull_index, push_index, push_space
@@ -40,6 +42,9 @@ from .results import SearchResult
 from .searcher import Searcher
 from .selection import rows_of, rows_of_class, rows_where
 from .thumbnails import THUMBNAIL_SIZE, Thumbnails
+from .together import one_query
+
+logger = logging.getLogger("idml_hf.index")
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -296,7 +301,8 @@ class IDMLIndex:
             ConnectionError: if the Hub cannot be reached, or offline mode is on.
         """
         model = self.reference.location if self.reference.on_hub and self.reference.location else "its own model"
-        return push_index(self.save_for_others, repo_id, private, token, number=len(self), model=model)
+        about: dict[str, Any] = {"number": len(self), "model": model, "calibration": self.calibration}
+        return push_index(self.save_for_others, repo_id, private, token, **about)
 
     def push_space(self, repo_id: str, *, private: bool = False, token: str | None = None) -> CommitInfo:
         """Push as a Space on the Hub: a page where anybody can search the index.
@@ -499,8 +505,9 @@ class IDMLIndex:
         """Learn from labelled images how probable it is that a first match is right, and from when on to say so.
 
         Each image is searched for twice, as it is and with its class left out of the gallery: that shows what it looks
-        like when the class of a query is not there. The classes of the images must be new to the model. A promise made
-        from them holds for queries and galleries like them; a gallery many times larger, say, is harder.
+        like when the class of a query is not there. The classes of the images must be new to the model: of those that
+        it was trained on, as far as its folder says, a warning is kept with the calibration. A promise made from the
+        images holds for queries and galleries like them; a gallery many times larger, say, is harder.
 
         Args:
             validation: labelled images, or what `idml_hf.data.load_images` takes; default: the images of the index.
@@ -520,11 +527,15 @@ class IDMLIndex:
             ValueError: if the images are too few or not labelled, or there is nothing to learn from them.
         """
         one_of("against", against, ("itself", "index"))
+        images = None
         if validation is None:
             labelled = queries_of(self.gallery)
         else:
             images = gallery_images(validation)
             labelled = labelled_queries(self.embed(images, batch_size, progress), images)
+        warnings = warnings_of(self._trained_on(), labelled, images)
+        for warning in warnings:
+            logger.warning("%s", warning)
         if against == "itself":
             number = len(labelled.labels) if queries is None else min(queries, len(labelled.labels))
             with tqdm(total=number, desc="Calibrating", disable=not progress) as bar:
@@ -533,10 +544,16 @@ class IDMLIndex:
                 )
         else:
             outcomes = self._searcher().judge(labelled, metric)
-        self.calibration = Calibration.fit(
+        calibration = Calibration.fit(
             outcomes, absent=absent, error_rate=error_rate, delta=delta, metric=metric, seed=seed
         )
+        self.calibration = replace(calibration, warnings=warnings)
         return self.calibration
+
+    def _trained_on(self) -> TrainedOn:
+        found = TrainedOn.read(self.reference.location, self.reference.revision)
+        # the model may be elsewhere than it was
+        return found or TrainedOn.read(None if self._model is None else self._model.name_or_path)
 
     def search(
         self,
@@ -546,6 +563,7 @@ class IDMLIndex:
         metric: str = "cosine",
         error_rate: float | None = None,
         where: Mapping[str, Any] | None = None,
+        together: bool = False,
         batch_size: int = 64,
     ) -> SearchResult:
         """The best matches of images.
@@ -559,6 +577,8 @@ class IDMLIndex:
             where: look only among images whose metadata, or `"class"`, have these values: `{"shop": "A"}`, or
                 `{"shop": ["A", "B"]}`. All of these are compared. A promise was made for the whole index, and a part
                 of it may be harder.
+            together: whether the images show one thing, which is searched for by all of them; the certain ones count
+                more. The result is that of one query.
             batch_size: images embedded at a time.
 
         Raises:
@@ -566,9 +586,14 @@ class IDMLIndex:
         """
         queries, names = read_queries(images)
         embeddings = self.embed(queries, batch_size)
+        semantic, uncertainty_embeds = embeddings.semantic, embeddings.uncertainty_embeds
+        if together:
+            typical = float(np.median(self.gallery.uncertainty)) if len(self) else 0.0
+            semantic, uncertainty_embeds = one_query(semantic, uncertainty_embeds, typical)
+            names = (" + ".join(names),)
         return self.search_embeddings(
-            embeddings.semantic,
-            embeddings.uncertainty_embeds,
+            semantic,
+            uncertainty_embeds,
             k,
             metric=metric,
             error_rate=error_rate,

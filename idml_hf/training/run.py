@@ -21,6 +21,7 @@ from idml_hf.errors import one_of
 from idml_hf.files import read_json, write_json
 from idml_hf.hub.card import write_model_card
 from idml_hf.hub.record import METRICS_FILE, RUN_FILE, run_record
+from idml_hf.hub.trained_on import TrainedOn
 from idml_hf.image_processing_idml import IDMLImageProcessor
 from idml_hf.modeling_idml import IDMLPreTrainedModel
 from idml_hf.processes import is_first_process, join_processes, launched_processes
@@ -114,7 +115,8 @@ def train(run: Run, progress: bool = True) -> dict[str, Any]:
     trained = task.result(model)
     if first:
         # whatever becomes of the evaluation, what was trained is there
-        save_model(output, trained, None if trained.config.takes_vectors else processor)
+        trained_on = TrainedOn.of(data.train) | TrainedOn.read(run.model)
+        save_model(output, trained, None if trained.config.takes_vectors else processor, trained_on)
     if isinstance(data, VectorData):
         tested = task.test(on_vectors(trained, data.test.width), None, data, progress)
     else:
@@ -276,12 +278,15 @@ def _back_door(run: Run, known: dict[str, Any], settings: set[str]) -> dict[str,
     return checked
 
 
-def save_model(output: Path, model: IDMLPreTrainedModel, processor: IDMLImageProcessor | None) -> None:
+def save_model(
+    output: Path, model: IDMLPreTrainedModel, processor: IDMLImageProcessor | None, trained_on: TrainedOn
+) -> None:
     """Put a trained model into a run's folder; results of another one that lie there do not count any more."""
     with _arriving_together(output) as new:
         model.save_pretrained(new)
         if processor is not None:
             processor.save_pretrained(new)
+        trained_on.write(new)
         (output / METRICS_FILE).unlink(missing_ok=True)
         for weights in output.glob("model*.safetensors*"):
             # parts of larger weights that lay here

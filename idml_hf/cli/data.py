@@ -13,6 +13,19 @@ from .terminal import quiet
 commands = typer.Typer(help="Look after data sets.", no_args_is_help=True)
 
 
+@commands.command("list", epilog="Example: idml-hf data list")
+def list_data(json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text")] = False) -> None:
+    """Show the data sets known by name: how large they are, how to get them, and under which terms."""
+    from .data_list import data_list, data_text
+
+    if json:
+        from json import dumps
+
+        typer.echo(dumps(data_list(), indent=2))
+    else:
+        typer.echo(data_text(data_list()))
+
+
 @commands.command(epilog="Example: idml-hf data check cub --root CUB_200_2011 --output cub-check")
 def check(
     dataset: Annotated[str, typer.Argument(help="Name, folder, or Hub id of a data set")],

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .parameters import Model, Output
-from .terminal import quiet
+from .terminal import quiet, remark
 
 commands = typer.Typer()
 
@@ -48,7 +48,7 @@ def export(model: Model, output: Output) -> None:
     from idml_hf.export_onnx import export_onnx
 
     difference = export_onnx(model, output)
-    typer.echo(f"{output / 'model.onnx'} computes what PyTorch does, to {difference:.1g}")
+    remark(f"{output / 'model.onnx'} computes what PyTorch does, to {difference:.1g}")
 
 
 __all__ = ["commands"]

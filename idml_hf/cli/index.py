@@ -1,14 +1,13 @@
-"""`idml-hf index`, `search` and `app`."""
+"""`idml-hf index`."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .parameters import BatchSize, Dataset, GroupColumn, Model, Output, Root, SkipBad, Workers
-from .terminal import quiet
+from .terminal import quiet, remark
 
 commands = typer.Typer()
 
@@ -52,56 +51,9 @@ def index(
         labelled = load_images(calibrate, None, group_column=group_column, skip_bad_images=skip_bad_images)
         built.calibrate(labelled, absent=ABSENT if absent is None else absent)
     built.save(output, overwrite=overwrite)
-    typer.echo(f"{len(built)} images in {output}")
+    remark(f"{len(built)} images in {output}")
     if built.calibration is not None:
         typer.echo(built.calibration.describe())
-
-
-@commands.command(epilog="Example: idml-hf search my-index query.jpg --top-k 5")
-def search(
-    index: Annotated[Path, typer.Argument(help="Folder that `idml-hf index` wrote")],
-    images: Annotated[list[Path], typer.Argument(help="Query images")],
-    top_k: Annotated[int, typer.Option(help="Matches for each query", min=1)] = 5,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table")] = False,
-    sheet: Annotated[Path | None, typer.Option(help="PNG file for a sheet of queries and matches")] = None,
-    model: Annotated[str | None, typer.Option(help="Another copy of the model the index was built with")] = None,
-    metric: Annotated[str, typer.Option(help="cosine, or introspective to rank by the distance D")] = "cosine",
-    error_rate: Annotated[
-        float | None, typer.Option(help="Accepted share of wrong first matches; the index must be calibrated")
-    ] = None,
-    together: Annotated[
-        bool, typer.Option("--together", help="The images show one thing: search for it by all of them")
-    ] = False,
-) -> None:
-    """Search an index with pictures; says how certain each answer is."""
-    quiet()
-    from .searching import search_index
-
-    search_index(
-        index,
-        images,
-        top_k=top_k,
-        as_json=json,
-        sheet=sheet,
-        model=model,
-        metric=metric,
-        error_rate=error_rate,
-        together=together,
-    )
-
-
-@commands.command("app", epilog="Example: idml-hf app my-model my-index")
-def browse(
-    model: Model,
-    index: Annotated[str, typer.Argument(help="Folder or Hub id of an index")],
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in")] = "127.0.0.1",
-    port: Annotated[int | None, typer.Option(help="Port; unset: the first free one from 7860 on")] = None,
-) -> None:
-    """Search an index in the browser (needs the extra `app`)."""
-    quiet()
-    from idml_hf.app.page import launch_app
-
-    launch_app(index, model, host=host, port=port)
 
 
 __all__ = ["commands"]

@@ -13,7 +13,8 @@ GroupColumn = Annotated[str | None, typer.Option(help="Column of groups whose sa
 SkipBad = Annotated[bool, typer.Option("--skip-bad-images", help="Go on without the images that cannot be read")]
 Output = Annotated[Path, typer.Option(help="Folder to write")]
 Model = Annotated[str, typer.Argument(help="Folder or Hub id of an IDML model")]
+Index = Annotated[Path, typer.Argument(help="Folder that `idml-hf index` wrote")]
 BatchSize = Annotated[int, typer.Option(help="Images at a time", min=1)]
 Workers = Annotated[int, typer.Option(help="Processes that decode images", min=0)]
 
-__all__ = ["BatchSize", "Dataset", "GroupColumn", "Model", "Output", "Root", "SkipBad", "Workers"]
+__all__ = ["BatchSize", "Dataset", "GroupColumn", "Index", "Model", "Output", "Root", "SkipBad", "Workers"]

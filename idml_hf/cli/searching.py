@@ -1,18 +1,26 @@
-"""`idml-hf search`: matches as a table, as JSON, and as a sheet of pictures."""
+"""`idml-hf search`: matches as a table, as JSON, as a file, and as a sheet of pictures."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from idml_hf.confidence.verdict import below
+from idml_hf.files import replacing, write_json
 from idml_hf.index import IDMLIndex
 from idml_hf.index.results import SearchResult
+from idml_hf.table_files import table_format, write_table
+
+from .query_files import Queries
+from .terminal import remark
 
 # what a table takes without metadata, and for each column of it
 _PLAIN_WIDTH, _COLUMN_WIDTH = 84, 16
@@ -20,41 +28,97 @@ _PLAIN_WIDTH, _COLUMN_WIDTH = 84, 16
 
 def search_index(
     index: Path,
-    images: list[Path],
+    queries: Queries,
     *,
     top_k: int = 5,
     as_json: bool = False,
+    output: Path | None = None,
     sheet: Path | None = None,
     model: str | None = None,
     metric: str = "cosine",
     error_rate: float | None = None,
     together: bool = False,
+    where: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
-    """Search an index with image files and print what is found.
+    """Search an index with image files, and print or write what is found.
 
     Args:
         index: Folder of the index.
-        images: Query images.
+        queries: Query images.
         top_k: Matches for each.
         as_json: Print JSON instead of a table.
+        output: CSV, Parquet or JSON file to write instead.
         sheet: PNG file for a sheet of queries and matches.
         model: Another copy of the index's model.
         metric, error_rate, together: As for [`IDMLIndex.search`].
+        where: As there, but with all values as texts.
 
     Raises:
         FileNotFoundError, ValueError: naming the index, image or model that cannot be read.
     """
+    if output is not None:
+        table_format(output)  # before the work, not after it
     opened = IDMLIndex.load(index, model)
-    names = [str(image) for image in images]
-    result = opened.search(names, k=top_k, metric=metric, error_rate=error_rate, together=together)
+    wanted = None if where is None else typed(where, opened.gallery.metadata)
+    result = opened.search(
+        queries.files, k=top_k, metric=metric, error_rate=error_rate, where=wanted, together=together
+    )
+    result = replace(result, queries=(", ".join(queries.names),) if together else tuple(queries.names))
     if sheet is not None:
-        match_sheet(opened, [images] if together else [[image] for image in images], result).save(sheet)
-    if as_json:
+        rows = [queries.files] if together else [[file] for file in queries.files]
+        with replacing(sheet) as part:
+            match_sheet(opened, rows, result).save(part)
+    if output is not None:
+        _write(result, output)
+        remark(f"{len(result)} queries in {output}")
+    elif as_json:
         print(json.dumps(result.to_dicts(), indent=2))
-        return
-    console = Console()
-    for entry in result.to_dicts():
-        console.print(result_table(entry, console.width))
+    else:
+        console = Console()
+        for entry in result.to_dicts():
+            console.print(result_table(entry, console.width))
+
+
+def _write(result: SearchResult, output: Path) -> None:
+    if table_format(output) == ".json":
+        write_json(output, result.to_dicts())
+    else:
+        write_table(output, result.to_table())
+
+
+def conditions(words: Sequence[str]) -> dict[str, list[str]] | None:
+    """What `--where` says, each as `column=value`; a column that is named several times may have any of its values.
+
+    Raises:
+        ValueError: for a word without `=`.
+
+    Example:
+        >>> conditions(["shop=A", "shop=B", "year=2020"])
+        {'shop': ['A', 'B'], 'year': ['2020']}
+    """
+    out: dict[str, list[str]] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise ValueError(f"--where takes column=value, got {word!r}")
+        out.setdefault(name, []).append(value)
+    return out or None
+
+
+def typed(where: Mapping[str, Sequence[str]], columns: Mapping[str, pa.Array]) -> dict[str, list[Any]]:
+    """Wanted values as the columns hold them: numbers and truth values where these are not texts.
+
+    Raises:
+        ValueError: naming a value that its column cannot hold.
+    """
+    out: dict[str, list[Any]] = {}
+    for name, values in where.items():
+        kind = columns[name].type if name in columns else pa.string()
+        try:
+            out[name] = pa.array(list(values), pa.string()).cast(kind).to_pylist()
+        except pa.ArrowInvalid:
+            raise ValueError(f"--where: column {name!r} holds {kind}, which {', '.join(values)} is not") from None
+    return out
 
 
 def result_table(entry: dict[str, Any], width: int = 120) -> Table:
@@ -69,9 +133,10 @@ def result_table(entry: dict[str, Any], width: int = 120) -> Table:
             verdict = f" · [red]not sure[/red]: confidence {below(entry['confidence'])}, {escape(entry['reason'])}"
         elif entry["bar"] is not None:
             verdict += f" (an answer takes {below(entry['bar'])})"
-    table = Table(title=f"{entry['query']} · uncertainty {entry['uncertainty']:.3f}{verdict}", title_justify="left")
+    title = f"{escape(entry['query'])} · uncertainty {entry['uncertainty']:.3f}{verdict}"
+    table = Table(title=title, title_justify="left")
     table.add_column("#", justify="right")
-    table.add_column("class")
+    table.add_column("class", overflow="fold")
     table.add_column("similarity", justify="right")
     table.add_column("uncertainty", justify="right")
     table.add_column("image", overflow="fold")
@@ -109,4 +174,4 @@ def match_sheet(index: IDMLIndex, queries: list[list[Any]], result: SearchResult
     return sheet(rows, lines=3)
 
 
-__all__ = ["match_sheet", "result_table", "search_index"]
+__all__ = ["conditions", "match_sheet", "result_table", "search_index", "typed"]

@@ -1,4 +1,4 @@
-"""What the terminal shows: our words alone, metrics as a table, an error as one line."""
+"""What the terminal shows: results on the standard output; remarks, progress and errors beside it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ def quiet() -> None:
     from transformers.utils import logging
 
     logging.set_verbosity_warning()
+    logging.disable_progress_bar()  # of loading weights, which takes no time
+
+
+def remark(text: str) -> None:
+    """Say what was done, beside the results; nothing under `--quiet`."""
+    typer.echo(text, err=True)
 
 
 def report_metrics(metrics: dict[str, Any], output: Path) -> None:
@@ -24,7 +30,7 @@ def report_metrics(metrics: dict[str, Any], output: Path) -> None:
     from .metrics_table import metrics_table, print_table
 
     print_table(metrics_table(metrics))
-    typer.echo(f"Everything is in {output}")
+    remark(f"Everything is in {output}")
 
 
 def run_app(app: typer.Typer, arguments: list[str] | None = None) -> None:
@@ -67,4 +73,4 @@ def _in_words(error: Exception) -> str:
     return str(error)
 
 
-__all__ = ["quiet", "report_metrics", "run_app"]
+__all__ = ["quiet", "remark", "report_metrics", "run_app"]

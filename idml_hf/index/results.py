@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from idml_hf.confidence.verdict import Verdict
 
@@ -77,6 +78,35 @@ class SearchResult:
     def to_dicts(self) -> list[dict[str, Any]]:
         """One JSON-ready entry a query, with a list of its matches."""
         return [self._entry(row) for row in range(len(self))]
+
+    def to_table(self) -> pa.Table:
+        """A row for each match: `query`, `rank` from 1, `id`, `class`, `path`, `score`, `uncertainty` of the match.
+
+        Then `query_uncertainty`, `confidence`, `abstained` and `reason` of its query, and columns of metadata, called
+        `metadata.NAME` where another column has that name. A query without a match has one row without them.
+        """
+        rows = []
+        for entry in self.to_dicts():
+            matches = entry["matches"] or [{}]
+            rows += [self._row(entry, match, rank) for rank, match in enumerate(matches, 1)]
+        return pa.table({name: pa.array([row[name] for row in rows]) for name in rows[0]} if rows else {})
+
+    def _row(self, entry: dict[str, Any], match: dict[str, Any], rank: int) -> dict[str, Any]:
+        row = {
+            "query": entry["query"],
+            "rank": rank if match else None,
+            "id": match.get("id"),
+            "class": match.get("name"),
+            "path": match.get("path"),
+            "score": match.get("score"),
+            "uncertainty": match.get("uncertainty"),
+            "query_uncertainty": entry["uncertainty"],
+            "confidence": entry["confidence"],
+            "abstained": entry["abstained"],
+            "reason": entry["reason"],
+        }
+        known = match.get("metadata", {})
+        return row | {f"metadata.{name}" if name in row else name: known.get(name) for name in self.metadata}
 
     def _entry(self, row: int) -> dict[str, Any]:
         known = self.metadata

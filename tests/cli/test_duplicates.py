@@ -36,7 +36,7 @@ def test_the_pairs_are_written_with_the_most_alike_first(index, tmp_path):
 def test_without_a_file_they_are_printed(index, capsys):
     assert not run(index, "--max-pairs", "1")
     printed = capsys.readouterr()
-    assert printed.out.splitlines()[1:] == ["1.0000\t0\t2\ta.png\tc.png"]
+    assert printed.out.splitlines()[1:] == ["1.0\t0\t2\ta.png\tc.png"]
     assert "1 pairs of 5 images" in printed.err
 
 

@@ -78,7 +78,7 @@ def accelerate(command: list[str], folder: Path) -> str:
         env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "home")},
     )
     assert result.returncode == 0, result.stderr[-3000:]
-    return result.stdout
+    return result.stdout + result.stderr
 
 
 def documented(start: str) -> list[str]:

@@ -34,6 +34,7 @@ def run(*arguments):
     return stop.value.code
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_files_of_a_collection(beginning, tmp_path):
     command = ["-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu", "-m", "idml_hf", "embed"]
     options = [beginning / "model", "--dataset", beginning / "photos", "--output", tmp_path, "--shard-size", 10]

@@ -116,6 +116,7 @@ CHILD = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="limits and signals of POSIX")
 def test_a_writer_that_runs_out_of_space_and_is_then_killed_leaves_the_old_index(saved: Path) -> None:
     before = {path: path.read_bytes() for path in files_of(saved)}

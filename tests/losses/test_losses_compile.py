@@ -8,7 +8,12 @@ from batches import batch
 
 from idml_hf.losses import LOSSES, build_loss
 
-CASES = [(name, form) for name, loss in LOSSES.items() for form in loss.forms if name != "margin_dw"]
+CASES = [
+    pytest.param(name, form, marks=() if form == "ratio" else pytest.mark.slow)
+    for name, loss in LOSSES.items()
+    for form in loss.forms
+    if name != "margin_dw"
+]
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])

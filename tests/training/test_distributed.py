@@ -100,7 +100,7 @@ def launch(folder, processes: int, loss: str) -> dict:
     return json.loads((folder / f"{loss}-{processes}.json").read_text())
 
 
-@pytest.mark.parametrize("loss", ["proxy_anchor", "contrastive"])
+@pytest.mark.parametrize("loss", ["proxy_anchor", pytest.param("contrastive", marks=pytest.mark.slow)])
 def test_two_processes_train_as_one(loss, tmp_path):
     one, two = launch(tmp_path, 1, loss), launch(tmp_path, 2, loss)
     assert len(one["log"]) == len(two["log"]) == 5
@@ -163,6 +163,7 @@ TABLE = textwrap.dedent(
 )
 
 
+@pytest.mark.slow
 def test_a_table_is_made_by_all_processes_together(photos, tmp_path):
     (tmp_path / "table.py").write_text(TABLE)
     launched = ["accelerate", "launch", "--multi_gpu", "--num_processes", "2"]

@@ -94,7 +94,9 @@ class Scripted(IDMLTrainer):
 
 
 @pytest.mark.parametrize("undefined", [None, math.nan])
-@pytest.mark.parametrize("script", ["first", "middle", "last", "always"])
+@pytest.mark.parametrize(
+    "script", ["first", *(pytest.param(when, marks=pytest.mark.slow) for when in ("middle", "last", "always"))]
+)
 def test_a_metric_that_is_undefined_ends_no_training(
     tmp_path: Any, images: Any, script: str, undefined: float | None
 ) -> None:

@@ -140,6 +140,7 @@ def augmented_on_device(output, dataset, **settings):
     return [entry["loss"] for entry in json.loads((output / "run.json").read_text())["log"] if "loss" in entry]
 
 
+@pytest.mark.slow
 def test_augmentation_on_the_device_does_not_depend_on_workers(tmp_path):
     losses = augmented_on_device(tmp_path / "a", "emoji-mini")
     assert len(losses) == 3 and np.isfinite(losses).all()
@@ -180,6 +181,7 @@ train(Run(
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path, data):
     few = data[0].select(data[0].labels < 20)
     (tmp_path / "data").mkdir()

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from math import isnan
+from typing import Any
 
 from rich.table import Table as Grid
+
+from idml_hf.training.tasks import REFERENCE_CHANGES
 
 from .paper import paper_numbers
 from .results import Result
@@ -17,13 +20,24 @@ Values = Mapping[str, Mapping[int, float]]
 
 
 def values_of(results: list[Result], column: Column) -> Values:
-    """Row -> seed -> value of a metric, in the paper's unit; what a run has not measured is left out."""
+    """Row -> seed -> value of a metric, in the paper's unit; what a run has not measured is left out.
+
+    Of a model that looks back at its training images, what it reaches without them counts, as in all other rows.
+    """
     values: dict[str, dict[int, float]] = defaultdict(dict)
     for result in results:
-        value = result.metrics.get(column.key)
+        value = _without_reference(result.metrics, column.key)
         if value is not None:
             values[result.row][result.seed] = column.scale * value
     return values
+
+
+def _without_reference(metrics: Mapping[str, Any], key: str) -> Any:
+    bare = metrics.get(f"without_reference_{key}")
+    if bare is not None or key not in REFERENCE_CHANGES:
+        return metrics.get(key) if bare is None else bare
+    looks_back = metrics.get("without_reference_map_at_r") not in (None, metrics.get("map_at_r"))
+    return None if looks_back else metrics.get(key)
 
 
 def result_grid(table: Table, results: list[Result]) -> Grid:

@@ -218,6 +218,10 @@ def check_findable(images: ImageSet | VectorSet, what: str) -> None:
         raise ValueError(f"{what}: no image has another one of its class{where}, so retrieval cannot be measured")
 
 
+REFERENCE_CHANGES = ("recall_at_1", "recall_at_2", "recall_at_10", "r_precision", "map_at_r", "nmi", "r_auroc")
+"""What is measured without the memory of training images and with it, and compared on equal terms alone."""
+
+
 def reference_metrics(
     model: Any, processor: IDMLImageProcessor | None, data: Any, evaluation: Evaluation, progress: bool = True
 ) -> dict[str, Any]:
@@ -235,15 +239,24 @@ def reference_metrics(
         other = embed_dataset(model, processor, data.test, progress=progress)
     finally:
         config.reference_weight = own
-    evaluator = RetrievalEvaluator((1, 2), group_column=data.group_column)
+    clustering = "nmi" in evaluation.metrics
+    evaluator = RetrievalEvaluator((1, 2, 10), group_column=data.group_column, clustering=clustering)
     changed = evaluator.evaluate_embeddings(other, data.test.labels, groups=data.test.groups).metrics
-    names = ("recall_at_1", "recall_at_2", "r_precision", "map_at_r", "r_auroc")
     sides = (changed, evaluation.metrics) if own else (evaluation.metrics, changed)
     kinds = ("without_reference", "with_reference")
-    return {f"{kind}_{name}": side[name] for kind, side in zip(kinds, sides, strict=True) for name in names}
+    both = [name for name in REFERENCE_CHANGES if name in evaluation.metrics and name in changed]
+    return {f"{kind}_{name}": side[name] for kind, side in zip(kinds, sides, strict=True) for name in both}
 
 
 TASKS: dict[str, Task] = {"retrieval": RetrievalTask(), "classification": ClassificationTask()}
 """The tasks by name."""
 
-__all__ = ["TASKS", "ClassificationTask", "RetrievalTask", "Task", "TestResult", "reference_metrics"]
+__all__ = [
+    "REFERENCE_CHANGES",
+    "TASKS",
+    "ClassificationTask",
+    "RetrievalTask",
+    "Task",
+    "TestResult",
+    "reference_metrics",
+]

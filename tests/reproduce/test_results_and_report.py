@@ -204,3 +204,17 @@ def test_what_was_not_measured_is_left_blank():
     values = values_of([make("A", 0, recall_at_1=None), make("A", 1, recall_at_1=0.5)], COLUMNS[0])
     assert values == {"A": {1: 50.0}}
     json.dumps(values)
+
+
+def test_no_row_is_compared_with_a_memory_on_one_side_only():
+    """What a model reaches by looking back at its training images has columns of its own, for all rows."""
+    weighed = {"map_at_r": 0.5, "without_reference_map_at_r": 0.3, "with_reference_map_at_r": 0.5, "nmi": 0.9}
+    bare = {"map_at_r": 0.2, "without_reference_map_at_r": 0.2, "with_reference_map_at_r": 0.4, "nmi": 0.8}
+    rows = [make("IDML-A", 0, **weighed), make("A", 0, **bare), make("B", 0, map_at_r=0.1)]
+    assert values_of(rows, Column("MAP@R", "map_at_r")) == {"IDML-A": {0: 30.0}, "A": {0: 20.0}, "B": {0: 10.0}}
+    assert values_of(rows, Column("", "with_reference_map_at_r")) == {"IDML-A": {0: 50.0}, "A": {0: 40.0}}
+    # measured with the memory alone
+    assert values_of(rows, Column("NMI", "nmi")) == {"A": {0: 80.0}}
+    for table in TABLES.values():
+        if table.task == "retrieval" and table.method == "introspective":
+            assert "with_reference_map_at_r" in {column.key for column in table.columns}

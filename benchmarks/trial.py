@@ -6,9 +6,10 @@
     python benchmarks/trial.py noise FEATURES        # wrong labels
     python benchmarks/trial_report.py --figure docs/trial.png
 
-FEATURES is a folder with `emoji-train.npz`, `emoji-test.npz`, `icons-train.npz` and `icons-test.npz`, arrays
-`features` (N, F), `labels` and `groups` (N,). Each run is one line of the results, written when it is done; a run that
-is there is not made again, so the commands can be stopped and given again at any time.
+FEATURES is a folder with what `idml-hf features --dataset emoji --output FEATURES/emoji` has written, and the same of
+the icons; or with `emoji-train.npz`, `emoji-test.npz`, `icons-train.npz` and `icons-test.npz`, arrays `features`
+(N, F), `labels` and `groups` (N,). Each run is one line of the results, written when it is done; a run that is there is not
+made again, so the commands can be stopped and given again at any time.
 
 A run trains linear heads on principal components of the features, computed on its training classes, with the package's
 own losses, heads, Mixup and ranking. What the arms differ in is the uncertainty alone:
@@ -51,6 +52,7 @@ from idml_hf.feature_statistics import normalised
 from idml_hf.losses import LOSSES, PROXY_LOSSES, MetricLoss, PairLoss, Pairs, ProxyLoss, build_loss
 from idml_hf.losses.uncertainty_ranking import UncertaintyRanking
 from idml_hf.reference_memory import ReferenceMemory
+from idml_hf.training.feature_store import FeatureStore, is_store
 from idml_hf.training.mixing import mix_batch
 from idml_hf.training.sampler import PKBatchSampler, RandomBatchSampler
 from idml_hf.uncertainty_head import HIDDEN_FEATURES, UncertaintyHead
@@ -64,7 +66,7 @@ WARMUP = 0.1
 PROXY_RATE = 3.0
 REFERENCE = 512
 TAU = IDMLConfig.tau
-TRIALS = 12
+TRIALS = 10
 EXPLORED = 8
 HELD_OUT = 0.2
 
@@ -139,12 +141,18 @@ class Trial:
         return "/".join(map(str, vars(self).values()))
 
 
-def read_store(path: Path) -> Store:
-    """Features of an `.npz`, labels and groups as integers from 0."""
-    with np.load(path) as stored:
-        features = torch.from_numpy(stored["features"].astype(np.float32))
-        labels, groups = (torch.from_numpy(np.unique(stored[k], return_inverse=True)[1]) for k in ("labels", "groups"))
-    return Store(features, labels, groups)
+def read_store(folder: Path, dataset: str, split: str) -> Store:
+    """Features of a file, with labels and groups as integers from 0."""
+    if is_store(folder / dataset):
+        rows = FeatureStore.open(folder / dataset).splits[split]
+        if rows.groups is None:
+            raise SystemExit(f"{folder / dataset} has no groups: store the features with --group-column")
+        features, labels, groups = rows.vectors[np.arange(len(rows))], rows.labels, rows.groups
+    else:
+        with np.load(folder / f"{dataset}-{split}.npz") as stored:
+            features, labels, groups = (stored[name] for name in ("features", "labels", "groups"))
+    numbers = (torch.from_numpy(np.unique(column, return_inverse=True)[1]) for column in (labels, groups))
+    return Store(torch.from_numpy(features.astype(np.float32)), *numbers)
 
 
 @functools.cache
@@ -155,13 +163,13 @@ def fold(folder: Path, dataset: str, name: str) -> tuple[Store, Store]:
     file, `backward` the two exchanged.
     """
     if name == "held-out":
-        whole = read_store(folder / f"{dataset}-train.npz")
+        whole = read_store(folder, dataset, "train")
         classes = generator(0).permutation(int(whole.labels.max()) + 1)
         held = torch.isin(whole.labels, torch.from_numpy(classes[: int(HELD_OUT * len(classes))]))
         train, test = whole.take(~held), whole.take(held)
     else:
         files = ("train", "test") if name == "forward" else ("test", "train")
-        train, test = (read_store(folder / f"{dataset}-{file}.npz") for file in files)
+        train, test = (read_store(folder, dataset, file) for file in files)
     centre = train.features.mean(0)
     centred = train.features - centre
     with torch.random.fork_rng():

@@ -7,6 +7,8 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -120,3 +122,18 @@ def test_tuned_settings_stay_in_their_ranges() -> None:
             for name, (low, high, _) in trial.SPACE[loss].items():
                 assert low <= setting.loss_kwargs[name] <= high
             assert (setting.doubt == 0) == (arm == "plain")
+
+
+def test_features_are_read_from_what_the_command_stores(folder: Path, tmp_path: Path) -> None:
+    with np.load(folder / "emoji-train.npz") as stored:
+        features, labels, groups = (stored[name] for name in ("features", "labels", "groups"))
+    store = tmp_path / "emoji"
+    store.mkdir()
+    plan = {"images": len(labels), "class_names": list(map(str, range(40)))}
+    known = {"format": 1, "shard_size": 1000, "degraded_share": 0, "group_column": "maker", "splits": {"train": plan}}
+    (store / "features.json").write_text(json.dumps(known))
+    np.save(store / "train-00000-of-00001.npy", features)
+    columns = {"image": list(map(str, range(len(labels)))), "label": labels, "group": groups}
+    pq.write_table(pa.table(columns), store / "train.parquet")
+    for ours, theirs in zip(*(trial.read_store(f, "emoji", "train") for f in (tmp_path, folder)), strict=True):
+        assert torch.equal(ours, theirs)

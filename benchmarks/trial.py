@@ -8,8 +8,8 @@
 
 FEATURES is a folder with what `idml-hf features --dataset emoji --output FEATURES/emoji` has written, and the same of
 the icons; or with `emoji-train.npz`, `emoji-test.npz`, `icons-train.npz` and `icons-test.npz`, arrays `features`
-(N, F), `labels` and `groups` (N,). Each run is one line of the results, written when it is done; a run that is there is not
-made again, so the commands can be stopped and given again at any time.
+(N, F), `labels` and `groups` (N,). Each run is one line of the results, written when it is done; a run that is there
+is not made again, so the commands can be stopped and given again at any time.
 
 A run trains linear heads on principal components of the features, computed on its training classes, with the package's
 own losses, heads, Mixup and ranking. What the arms differ in is the uncertainty alone:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-Dataset = Annotated[str, typer.Option(help="Name, folder (class folders or train/test.parquet), or Hub id")]
+DATASET = typer.Option(help="Name, folder (class folders or train/test.parquet), or Hub id")
+Dataset = Annotated[str, DATASET]
 Root = Annotated[Path | None, typer.Option(help="Where a named data set lies on disk")]
 GroupColumn = Annotated[str | None, typer.Option(help="Column of groups whose same-class matches do not count")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad-images", help="Go on without the images that cannot be read")]
@@ -17,4 +18,4 @@ Index = Annotated[Path, typer.Argument(help="Folder that `idml-hf index` wrote")
 BatchSize = Annotated[int, typer.Option(help="Images at a time", min=1)]
 Workers = Annotated[int, typer.Option(help="Processes that decode images", min=0)]
 
-__all__ = ["BatchSize", "Dataset", "GroupColumn", "Index", "Model", "Output", "Root", "SkipBad", "Workers"]
+__all__ = ["DATASET", "BatchSize", "Dataset", "GroupColumn", "Index", "Model", "Output", "Root", "SkipBad", "Workers"]

@@ -16,7 +16,10 @@ commands = typer.Typer()
 @commands.command(epilog="Example: idml-hf search my-index query.jpg --top-k 5")
 def search(
     index: Index,
-    images: Annotated[list[str], typer.Argument(help="Query images, folders of them, or patterns as 'new/*.jpg'")],
+    images: Annotated[
+        list[str] | None, typer.Argument(help="Query images, folders of them, or patterns as 'new/*.jpg'")
+    ] = None,
+    features: Annotated[Path | None, typer.Option(help="Query vectors instead: .parquet or .npy")] = None,
     top_k: Annotated[int, typer.Option(help="Matches for each query", min=1)] = 5,
     where: Annotated[
         list[str] | None, typer.Option(help="Look only where metadata, or class, is so: shop=A; may be repeated")
@@ -37,12 +40,29 @@ def search(
     skip_bad_images: SkipBad = False,
     allow_urls: Annotated[bool, typer.Option("--allow-urls", help="Fetch queries that are http(s) addresses")] = False,
 ) -> None:
-    """Search an index with pictures; says how certain each answer is."""
+    """Search an index with pictures, or with vectors (--features); says how certain each answer is."""
     quiet()
+    if (not images) == (features is None):
+        raise typer.BadParameter("give either images or --features", param_hint="IMAGES")
     from .query_files import query_files
     from .searching import conditions, search_index
 
-    with query_files(images, skip_bad_images=skip_bad_images, allow_urls=allow_urls) as queries:
+    if features is not None:
+        from .vectors import search_vectors
+
+        search_vectors(
+            index,
+            features,
+            top_k=top_k,
+            as_json=json,
+            output=output,
+            model=model,
+            metric=metric,
+            error_rate=error_rate,
+            where=conditions(where or ()),
+        )
+        return
+    with query_files(images or [], skip_bad_images=skip_bad_images, allow_urls=allow_urls) as queries:
         search_index(
             index,
             queries,

@@ -68,6 +68,11 @@ def search_index(
         rows = [queries.files] if together else [[file] for file in queries.files]
         with replacing(sheet) as part:
             match_sheet(opened, rows, result).save(part)
+    show(result, as_json, output)
+
+
+def show(result: SearchResult, as_json: bool = False, output: Path | None = None) -> None:
+    """Print what is found, as tables or as JSON, or write it to a file."""
     if output is not None:
         _write(result, output)
         remark(f"{len(result)} queries in {output}")
@@ -174,4 +179,4 @@ def match_sheet(index: IDMLIndex, queries: list[list[Any]], result: SearchResult
     return sheet(rows, lines=3)
 
 
-__all__ = ["conditions", "match_sheet", "result_table", "search_index", "typed"]
+__all__ = ["conditions", "match_sheet", "result_table", "search_index", "show", "typed"]

@@ -67,12 +67,13 @@ class RowFiles:
         return chosen
 
     def _between(self, start: int, stop: int) -> np.ndarray:
-        parts = []
+        # none of the rows, so that there is something to join where none is asked for
+        parts = [np.array(_matrix(self.files[0])[:0])]
         for file, first, end in zip(self.files, self.starts[:-1], self.starts[1:], strict=True):
             if start < end and stop > first:
                 # copied, for what stays mapped counts as memory of the process
                 parts.append(np.array(_matrix(file)[max(0, start - first) : stop - first]))
-        return np.concatenate(parts) if len(parts) != 1 else parts[0]
+        return parts[1] if len(parts) == 2 else np.concatenate(parts)
 
     def _at(self, rows: np.ndarray) -> np.ndarray:
         of = np.searchsorted(self.starts, rows, side="right") - 1

@@ -19,6 +19,8 @@ from .rows import BLOCK_ROWS, RowFiles
 from .vector_set import VectorSet
 
 EMBEDDING_COLUMNS = ("embedding", "semantic")
+STORE_FILE = "features.json"
+"""What a folder of stored features has, which are read by training alone."""
 ID_COLUMNS = ("image", "path", "id")
 
 
@@ -52,6 +54,8 @@ def load_vectors(
         return {"all": _of_matrix(path, None if labels is None else Path(labels))}
     if labels is not None:
         raise ValueError(f"labels in a file of their own are for a .npy file: {path} has a column for them")
+    if (path / STORE_FILE).is_file():
+        raise ValueError(f"{path} holds features of images, to which `idml-hf train --features` fits heads")
     if path.is_dir():
         splits = parquet_splits(path) or {"all": sorted(path.glob("*.parquet"))}
         if not any(splits.values()):
@@ -187,4 +191,4 @@ def _matrix(column: pa.Array, path: Path, start: int) -> np.ndarray:
     return values.to_numpy(zero_copy_only=False).reshape(len(column), first)
 
 
-__all__ = ["load_vectors"]
+__all__ = ["STORE_FILE", "load_vectors"]

@@ -152,6 +152,7 @@ def render_card(
 def card_data(record: RunRecord, name: str, tags: Sequence[str] = ()) -> ModelCardData:
     """The card's metadata: what the Hub's search and its result tables read."""
     task = "image-classification" if record.is_classifier else "image-feature-extraction"
+    task = "feature-extraction" if record.takes_vectors else task
     spec = DATASETS.get(record.dataset or "")
     results = [
         EvalResult(

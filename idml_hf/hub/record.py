@@ -14,6 +14,7 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
+from idml_hf.configuration_idml import VECTORS
 from idml_hf.files import read_json
 from idml_hf.metric_names import parse
 
@@ -83,6 +84,11 @@ class RunRecord:
     def is_classifier(self) -> bool:
         """Whether the model classifies images instead of embedding them."""
         return "IDMLForImageClassification" in _strings(self.config.get("architectures"))
+
+    @property
+    def takes_vectors(self) -> bool:
+        """Whether the model takes vectors and no images."""
+        return self.config.get("backbone") == VECTORS
 
     @property
     def dataset(self) -> str | None:

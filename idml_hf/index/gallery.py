@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from idml_hf.data import ImageSet
+from idml_hf.data import ImageSet, VectorSet
 from idml_hf.embedding import Embeddings
 from idml_hf.search.arrays import as_integers, finite_rows, unit_rows
 
@@ -104,7 +104,7 @@ class Gallery:
     @classmethod
     def of_images(
         cls,
-        images: ImageSet | Sequence[Any],
+        images: ImageSet | VectorSet | Sequence[Any],
         embeddings: Embeddings,
         thumbnail_size: int | None,
         first_id: int = 0,
@@ -112,13 +112,16 @@ class Gallery:
     ) -> Gallery:
         """The gallery of images and their embeddings; `thumbnail_size` None keeps no small copies."""
         columns: dict[str, Any] = {}
-        if isinstance(images, ImageSet):
+        thumbnails = None
+        if thumbnail_size is not None and not isinstance(images, VectorSet):
+            thumbnails = Thumbnails.of(images, thumbnail_size)
+        if isinstance(images, (ImageSet, VectorSet)):
             columns = {"labels": images.labels, "class_names": images.class_names, "paths": images.ids}
         return cls.create(
             embeddings.semantic,
             embeddings.uncertainty_embeds,
             **columns,
-            thumbnails=None if thumbnail_size is None else Thumbnails.of(images, thumbnail_size),
+            thumbnails=thumbnails,
             metadata=metadata,
             first_id=first_id,
         )

@@ -9,25 +9,25 @@ from typing import Any
 import datasets
 import numpy as np
 
-from idml_hf.data import ImageSet, as_image_set, load_images
+from idml_hf.data import ImageSet, VectorSet, as_image_set, load_images
 from idml_hf.data.as_image_set import is_table
 
 from .queries import read_queries
 
-Images = ImageSet | Sequence[Any] | str | Path
+Images = ImageSet | VectorSet | Sequence[Any] | str | Path
 
 
-def gallery_images(images: Images) -> ImageSet | Sequence[Any]:
+def gallery_images(images: Images) -> ImageSet | VectorSet | Sequence[Any]:
     """Images ready to be embedded, with their paths and classes where these are known.
 
     Args:
-        images: an `ImageSet`; what `idml_hf.data.load_images` takes; a stream of `datasets`; an image, its path, or a
-            list of these.
+        images: an `ImageSet`; for a model of vectors a `VectorSet`; what `idml_hf.data.load_images` takes; a stream of
+            `datasets`; an image, its path, or a list of these.
 
     Raises:
         FileNotFoundError, UnreadableImageError, ValueError: naming what cannot be read.
     """
-    if isinstance(images, ImageSet):
+    if isinstance(images, (ImageSet, VectorSet)):
         return images
     if is_table(images):
         return as_image_set(images)
@@ -43,7 +43,7 @@ def gallery_images(images: Images) -> ImageSet | Sequence[Any]:
     return read_queries(images)[0]
 
 
-def known_of(images: ImageSet | Sequence[Any]) -> dict[str, Any]:
+def known_of(images: ImageSet | VectorSet | Sequence[Any]) -> dict[str, Any]:
     """What the source says of each image beside its class, as columns that a gallery keeps."""
     extra = images.extra if isinstance(images, ImageSet) else None
     if extra is None:

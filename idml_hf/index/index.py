@@ -18,8 +18,8 @@ from tqdm.auto import tqdm
 
 from idml_hf.confidence.calibration import ABSENT, DELTA, Calibration
 from idml_hf.confidence.collection import Collection
-from idml_hf.confidence.labelled_queries import MOST_QUERIES, judge_among_themselves
-from idml_hf.data import ImageSet
+from idml_hf.confidence.labelled_queries import MOST_QUERIES, LabelledQueries, judge_among_themselves
+from idml_hf.data import ImageSet, VectorSet
 from idml_hf.embedding import Embeddings, embed_dataset
 from idml_hf.embedding_shards import read_shards
 from idml_hf.errors import one_of
@@ -116,7 +116,7 @@ class IDMLIndex:
         Args:
             model: the model, its folder or its Hub id.
             dataset: an [`~idml_hf.data.ImageSet`]; what `idml_hf.data.load_images` takes; or a list of images, PIL
-                images or paths.
+                images or paths. For a model of vectors an [`~idml_hf.data.VectorSet`].
             processor: the model's image processor; default: the one saved with the model.
             batch_size: images at a time.
             device: where to embed and to search; default: a GPU if there is one.
@@ -131,7 +131,7 @@ class IDMLIndex:
         """
         source, model = model, load_model(model)
         images = gallery_images(dataset)
-        processor = processor or IDMLImageProcessor.for_model(model)
+        processor = processor or _processor_for(model)
         embeddings = embed_dataset(model, processor, images, batch_size, device, num_workers, progress)
         known = known_of(images) | dict(metadata or {})
         gallery = Gallery.of_images(images, embeddings, thumbnail_size, metadata=known)
@@ -188,7 +188,7 @@ class IDMLIndex:
         if model is None:
             return cls(gallery, ModelReference(), tau, processor)
         source, model = model, load_model(model)
-        processor = processor or IDMLImageProcessor.for_model(model)
+        processor = processor or _processor_for(model)
         index = cls(gallery, ModelReference.of(model, source), model.config.tau, processor)
         index._model = model
         return index
@@ -282,7 +282,8 @@ class IDMLIndex:
         whole.gallery = replace(self.gallery, paths=pa.array(paths, type=pa.string()))
         if self.reference.weights is not None and not self.reference.on_hub:
             self.model.save_pretrained(folder / "model")
-            self._processor().save_pretrained(folder / "model")
+            if (processor := self._processor()) is not None:
+                processor.save_pretrained(folder / "model")
             whole.reference = replace(self.reference, location=str(folder / "model"))
         write_index(folder, whole._parts().to_stored(folder)[0])
 
@@ -323,12 +324,14 @@ class IDMLIndex:
             self._model = self.reference.load()
         return self._model
 
-    def _processor(self) -> IDMLImageProcessor:
+    def _processor(self) -> IDMLImageProcessor | None:
         if self.processor is None:
-            self.processor = IDMLImageProcessor.for_model(self.model, self.reference.revision)
+            self.processor = _processor_for(self.model, self.reference.revision)
         return self.processor
 
-    def embed(self, images: ImageSet | Sequence[Any], batch_size: int = 64, progress: bool = False) -> Embeddings:
+    def embed(
+        self, images: ImageSet | VectorSet | Sequence[Any], batch_size: int = 64, progress: bool = False
+    ) -> Embeddings:
         """Embeddings of images by the index's model."""
         return embed_dataset(self.model, self._processor(), images, batch_size, self.device, progress=progress)
 
@@ -490,7 +493,7 @@ class IDMLIndex:
 
     def calibrate(
         self,
-        validation: ImageSet | str | Path | None = None,
+        validation: ImageSet | VectorSet | LabelledQueries | str | Path | None = None,
         *,
         against: str = "itself",
         absent: float = ABSENT,
@@ -510,7 +513,8 @@ class IDMLIndex:
         images holds for queries and galleries like them; a gallery many times larger, say, is harder.
 
         Args:
-            validation: labelled images, or what `idml_hf.data.load_images` takes; default: the images of the index.
+            validation: labelled images, or what `idml_hf.data.load_images` takes; or such images, embedded; default:
+                the images of the index.
             against: `"itself"`: each image is searched for among the others, except those of its class and group if
                 the images have groups. `"index"`: it is searched for in this index, which must not hold it; classes
                 are matched by their names, and for a class that the index does not have every match is wrong.
@@ -528,12 +532,14 @@ class IDMLIndex:
         """
         one_of("against", against, ("itself", "index"))
         images = None
-        if validation is None:
+        if isinstance(validation, LabelledQueries):
+            labelled = validation
+        elif validation is None:
             labelled = queries_of(self.gallery)
         else:
             images = gallery_images(validation)
             labelled = labelled_queries(self.embed(images, batch_size, progress), images)
-        warnings = warnings_of(self._trained_on(), labelled, images)
+        warnings = warnings_of(self._trained_on(), labelled, images if isinstance(images, ImageSet) else None)
         for warning in warnings:
             logger.warning("%s", warning)
         if against == "itself":
@@ -639,6 +645,11 @@ class IDMLIndex:
             raise ValueError(f"the index has no image where {dict(where)}")
         gallery = self.gallery.select(rows, thumbnails=False)
         return Searcher(gallery, None, self.tau, self.device, self.calibration)
+
+
+def _processor_for(model: IDMLModel, revision: str | None = None) -> IDMLImageProcessor | None:
+    """The model's image processor; None for a model of vectors."""
+    return None if model.config.takes_vectors else IDMLImageProcessor.for_model(model, revision)
 
 
 __all__ = ["IDMLIndex"]

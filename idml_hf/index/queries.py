@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from idml_hf.data import ImageSet, UnreadableImageError, as_image_set
+from idml_hf.data import ImageSet, UnreadableImageError, VectorSet, as_image_set
 from idml_hf.data.as_image_set import is_table
 from idml_hf.data.decoding import check_size, decode_pil, read_file, to_rgb
 
 
-def read_queries(images: Any) -> tuple[ImageSet | list[PIL.Image.Image], tuple[str, ...]]:
+def read_queries(images: Any) -> tuple[ImageSet | VectorSet | list[PIL.Image.Image], tuple[str, ...]]:
     """Images ready to be embedded, and what to call them.
 
     Args:
-        images: a path, a PIL image or a uint8 array (H, W, 3); an iterable of these; an `ImageSet`; or a table of
-            `datasets`.
+        images: a path, a PIL image or a uint8 array (H, W, 3); an iterable of these; an `ImageSet`; a table of
+            `datasets`; or, for a model of vectors, a `VectorSet`.
 
     Raises:
         FileNotFoundError, UnreadableImageError, ValueError: naming the image that cannot be read or is too large.
@@ -27,7 +27,7 @@ def read_queries(images: Any) -> tuple[ImageSet | list[PIL.Image.Image], tuple[s
     """
     if is_table(images):
         images = as_image_set(images)
-    if isinstance(images, ImageSet):
+    if isinstance(images, (ImageSet, VectorSet)):
         return images, tuple(images.ids.to_pylist())
     if isinstance(images, (str, Path, PIL.Image.Image)) or (isinstance(images, np.ndarray) and images.ndim < 4):
         images = [images]

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from safetensors.torch import save_file
 
 from idml_hf.data import ImageSet, RowFiles, VectorSet
+from idml_hf.data.vector_files import STORE_FILE as PLAN
 from idml_hf.embedding_shards import images_sha256
 from idml_hf.files import clear_writing_errors, read_json, replacing, write_json
 from idml_hf.image_processing_idml import IDMLImageProcessor
@@ -27,7 +28,6 @@ from idml_hf.processes import join_processes
 
 from .frozen_trunk import FrozenFeatures, read_features
 
-PLAN = "features.json"
 BACKBONE_FILE = "backbone.safetensors"
 _FORMAT = 1
 

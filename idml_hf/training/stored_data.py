@@ -20,7 +20,7 @@ from .settings import Run
 
 logger = logging.getLogger("idml_hf.training")
 
-MOST_TEST_VECTORS = 20_000
+MOST_TEST_VECTORS = 10_000
 """More test vectors than these are not measured: the time of an evaluation grows with the square of their number."""
 
 

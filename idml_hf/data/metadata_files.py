@@ -43,11 +43,13 @@ def read_metadata_folder(
 ) -> dict[str, ImageSet]:
     """Read the metadata file, with the columns `file_name` (a path below `folder`) and `label`; classes by name.
 
+    Without the column `label`, images that all lie in class folders are of these classes.
+
     Args:
         folder: the folder.
         label_column: column with the class; default: `label`.
         group_column: column with the group, or None.
-        need_labels: whether a file without the column `label` is an error; else the images have no classes.
+        need_labels: whether it is an error if neither the column `label` nor folders tell the classes.
 
     Returns:
         `all` -> images; or, where each file lies in a folder that is called like a split, split -> images.
@@ -59,6 +61,11 @@ def read_metadata_folder(
     assert source is not None
     columns, rows = _read(source)
     label = label_column or "label"
+    if label_column is None and label not in columns and FILE_COLUMN in columns:
+        classes = _class_folders([str(row.get(FILE_COLUMN) or "").strip() for _, row in rows])
+        if classes is not None:
+            columns = [*columns, label]
+            rows = [(number, row | {label: name}) for (number, row), name in zip(rows, classes, strict=True)]
     labelled = label in columns or label_column is not None or need_labels
     wanted = [FILE_COLUMN, *([label] if labelled else []), *([group_column] if group_column else [])]
     missing = [column for column in wanted if column not in columns]
@@ -91,6 +98,15 @@ def read_metadata_folder(
     if unlisted:
         logger.warning("%s: %d images in the folder are not listed in it and are left out", source, unlisted)
     return _by_split(images, files, str(source))
+
+
+def _class_folders(files: list[str]) -> list[str] | None:
+    """The class folder of each file, below that of its split if there are such; None unless these are several."""
+    folders = [PurePosixPath(file).parts[:-1] for file in files]
+    if folders and all(parts and split_of(parts[0]) for parts in folders):
+        folders = [parts[1:] for parts in folders]
+    classes = [parts[0] for parts in folders if parts]
+    return classes if len(classes) == len(files) and len(set(classes)) > 1 else None
 
 
 def _extra(columns: dict[str, list[Any]]) -> datasets.Dataset | None:

@@ -134,9 +134,25 @@ def test_metadata_numbers_are_in_the_order_of_numbers(tmp_path):
     assert load_images(tmp_path).class_names == ("9", "10", "100")
 
 
-def test_metadata_without_labels_has_no_classes(tmp_path, caplog):
-    write_metadata(tmp_path, [{"file_name": "0.png", "text": "a cat"}], "jsonl")
-    assert load_images(tmp_path).labels.tolist() == [-1] and "no column 'label'" in caplog.text
+def test_metadata_without_labels_takes_the_classes_of_the_folders(tmp_path):
+    rows = [{"file_name": f"{name}/{i}.png", "shop": f"{name}{i}"} for name in "ba" for i in (0, 1)]
+    write_metadata(tmp_path, rows, "csv")
+    images = load_images(tmp_path)
+    assert images.class_names == ("a", "b") and images.labels.tolist() == [1, 1, 0, 0]
+    assert images.extra["shop"][:] == ["b0", "b1", "a0", "a1"]
+
+
+def test_metadata_without_labels_takes_the_classes_of_the_folders_of_each_split(tmp_path):
+    names = [f"{split}/{split[0]}{label}/{i}.png" for split in ("train", "test") for label in "ab" for i in (0, 1)]
+    write_metadata(tmp_path, [{"file_name": name, "shop": name} for name in names], "csv")
+    data = load_retrieval_data(tmp_path)
+    assert data.train.class_names == ("ta", "tb") and data.test.class_names == ("ta", "tb")
+
+
+@pytest.mark.parametrize("names", [["0.png"], ["images/0.png"], ["a/0.png", "0.png"]])
+def test_metadata_without_labels_has_no_classes(names, tmp_path, caplog):
+    write_metadata(tmp_path, [{"file_name": name, "text": "a cat"} for name in names], "jsonl")
+    assert (load_images(tmp_path).labels == -1).all() and "no column 'label'" in caplog.text
     with pytest.raises(ValueError, match=r"metadata\.jsonl has no column 'label'; its columns: file_name, text"):
         load_retrieval_data(tmp_path)
 

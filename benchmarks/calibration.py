@@ -33,7 +33,7 @@ from idml_hf.confidence.calibration import PROMISES, Calibration
 from idml_hf.confidence.features import INPUTS
 from idml_hf.confidence.labelled_queries import LabelledQueries, Outcomes, judge_among_themselves
 from idml_hf.data import load_retrieval_data
-from idml_hf.embedding import embed_dataset
+from idml_hf.embedding import embed_dataset, training_cohort
 from idml_hf.index.calibration_images import labelled_queries
 
 ABSENT = (0.0, 0.3, 0.5)
@@ -60,8 +60,8 @@ def unseen_classes(options: argparse.Namespace) -> LabelledQueries:
         validation_fraction=fraction,
         seed=run.get("seed", 0),
     )
-    images = [part for part in (data.validation, data.test) if part is not None]
-    return joined([labelled_queries(embed_dataset(model, processor, part), part) for part in images])
+    images, cohort = [part for part in (data.validation, data.test) if part is not None], training_cohort(model)
+    return joined([labelled_queries(embed_dataset(model, processor, part), part, cohort) for part in images])
 
 
 def joined(parts: Sequence[LabelledQueries]) -> LabelledQueries:
@@ -73,6 +73,7 @@ def joined(parts: Sequence[LabelledQueries]) -> LabelledQueries:
         np.concatenate([part.uncertainty_embeds for part in parts]),
         np.concatenate([part.labels + offset for part, offset in zip(parts, offsets, strict=True)]),
         groups=np.concatenate(groups) if len(groups) == len(parts) else None,
+        cohort=parts[0].cohort,
     )
 
 
@@ -108,7 +109,7 @@ def measure(
             queries = asked(test, share, split)
             for name, use in CHOICES.items():
                 calibration = Calibration.fit(fit, absent=share, use=use, seed=split)
-                values = queries.inputs[:, [INPUTS.index(signal) for signal in use]]
+                values = queries.signals(calibration.signals)
                 confidence = np.where(queries.rivals >= 0, 0, calibration.confidence(values))
                 possible = ~calibration.outside(values) & (queries.rivals < 0)
                 order.setdefault((name, share), []).append(aurocs(confidence, queries))

@@ -164,6 +164,27 @@ def embed_dataset(
     return Embeddings(*columns)
 
 
+@torch.inference_mode()
+def training_cohort(model: IDMLModel) -> np.ndarray | None:
+    """The training images that a model remembers, embedded as in evaluation: images of no class that is new to it.
+
+    Returns:
+        Float32 `(M, d)`, unit rows; None for a model that remembers none.
+
+    Example:
+        >>> from idml_hf import IDMLModel
+        >>> training_cohort(IDMLModel.from_backbone("resnet18", pretrained=False, embedding_dim=16)) is None
+        True
+    """
+    if model.reference is None or not int(model.reference.seen):
+        return None
+    remembered = model.reference.embeddings[: int(model.reference.seen)].float()
+    # a queue that is larger than the training set holds images more than once
+    remembered = remembered.unique(dim=0)
+    semantic = [model.centred(rows)[0].cpu() for rows in remembered.split(1024)]
+    return torch.cat(semantic).numpy()
+
+
 def run_model(
     model: IDMLPreTrainedModel,
     processor: IDMLImageProcessor | None,
@@ -290,4 +311,4 @@ def _ahead(batches: Iterable[Tensor]) -> Iterator[Tensor]:
             yield batch
 
 
-__all__ = ["PRECISIONS", "Embeddings", "embed_dataset", "encode", "pixel_batches", "run_model"]
+__all__ = ["PRECISIONS", "Embeddings", "embed_dataset", "encode", "pixel_batches", "run_model", "training_cohort"]

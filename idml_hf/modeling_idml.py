@@ -399,8 +399,7 @@ class IDMLModel(IDMLPreTrainedModel):
         semantic = F.normalize(raw, dim=-1)
         uncertainty_embeds = self.uncertainty_head(read)
         if self.reference is not None and not self.training:
-            centre, density = self.reference(semantic)
-            semantic = F.normalize(semantic - (self.config.reference_weight or 0.0) * centre, dim=-1)
+            semantic, density = self.centred(semantic)
             uncertainty_embeds = uncertainty_embeds * density.unsqueeze(1)
         out = IDMLModelOutput(
             semantic_embeds=semantic,
@@ -412,6 +411,16 @@ class IDMLModel(IDMLPreTrainedModel):
             hidden_states=maps,
         )
         return out if self._wants_dict(return_dict) else out.to_tuple()
+
+    def centred(self, semantic: Tensor) -> tuple[Tensor, Tensor]:
+        """Semantic embeddings `(B, d)` without what they share with the remembered images nearest to them.
+
+        Returns:
+            Unit rows `(B, d)`, and the density of the remembered images there `(B,)`; see [`ReferenceMemory`].
+        """
+        assert self.reference is not None
+        centre, density = self.reference(semantic)
+        return F.normalize(semantic - (self.config.reference_weight or 0.0) * centre, dim=-1), density
 
     def encode(
         self,

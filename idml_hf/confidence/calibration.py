@@ -11,7 +11,7 @@ import numpy as np
 from idml_hf.metric_names import metric
 
 from .families import families
-from .features import INPUTS, KNOWN, LESS_IS_BETTER, MatchInputs
+from .features import INPUTS, KNOWN, LESS_IS_BETTER, STRANGE_IF_LESS, MatchInputs
 from .first_edition import CountedTests
 from .labelled_queries import Outcomes
 from .risk_control import RiskControl
@@ -90,7 +90,7 @@ class Calibration:
             error_rate: promise to keep where a search names none, in (0, 1).
             delta: chance that a promise is broken, in (0, 1).
             metric: ranking the inputs come from.
-            use: inputs to use.
+            use: inputs to use, as far as they are known of all queries.
             seed: deals the families.
 
         Raises:
@@ -104,7 +104,8 @@ class Calibration:
         family = families(outcomes.classes, outcomes.answers)
         kept = weight > 0
         outcomes, weight, family = outcomes.select(kept), weight[kept], family[kept]
-        values = outcomes.inputs[:, [INPUTS.index(name) for name in use]]
+        use = [name for name in use if np.isfinite(outcomes.signals([name])).all()]
+        values = outcomes.signals(use)
         number, correct = len(np.unique(outcomes.classes)), outcomes.correct
         queries = len(correct) if absent == 0 else int(outcomes.present.sum())
         if number < 2 or queries < 20:
@@ -170,7 +171,8 @@ class Calibration:
             low, high = np.asarray(self.low), np.asarray(self.high)
             room = 1e-6 + 0.02 * (high - low)
             less = np.isin(self.signals, LESS_IS_BETTER)
-            outside |= np.where(less, values > high + room, values < low - room).any(1)
+            strange = ~less | np.isin(self.signals, STRANGE_IF_LESS)
+            outside |= ((less & (values > high + room)) | (strange & (values < low - room))).any(1)
         return outside
 
     def bar(self, error_rate: float | None = None) -> float:

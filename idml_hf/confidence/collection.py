@@ -18,11 +18,14 @@ class Collection:
         semantic: float32 (N, d), unit rows.
         uncertainty: (N,), norm of each uncertainty embedding.
         labels: int64 (N,), -1 where the class is unknown.
+        cohort: float32 (M, d), unit rows: images of other classes than any query's, as those that the model was
+            trained on are; or None.
     """
 
     semantic: np.ndarray
     uncertainty: np.ndarray
     labels: np.ndarray
+    cohort: np.ndarray | None = None
 
     @cached_property
     def class_means(self) -> ClassMeans:

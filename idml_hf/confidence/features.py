@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from idml_hf.search import nearest
+
 from .class_means import ClassMeans
 from .collection import Collection
 
@@ -17,6 +19,7 @@ DEPTH = 32
 _AGREEING = 10  # matches after the first whose classes are compared with it
 _FEW = 3  # matches of a class that are averaged
 _SHARP, _SOFT = 0.03, 0.1  # temperatures of the votes
+_COHORT = 10  # nearest of the cohort that are averaged
 
 INPUTS = (
     "similarity",
@@ -33,12 +36,16 @@ INPUTS = (
     "match_density",
     "uncertainty",
     "match_uncertainty",
+    "cohort_similarity",
 )
 KNOWN = (*INPUTS, "mutual_margin")
 """The last one is an input of the first edition's calibrations only: it takes a second search."""
 
-LESS_IS_BETTER = ("uncertainty", "match_uncertainty")
+LESS_IS_BETTER = ("uncertainty", "match_uncertainty", "cohort_similarity")
 """The larger any other input, the better the match."""
+
+STRANGE_IF_LESS = ("cohort_similarity",)
+"""The less, the better the match, but what is less than all that were seen is another kind of picture."""
 
 SAME_PICTURE = 1 - 1e-4
 """Cosine from which on two items of the gallery count as the same picture."""
@@ -129,8 +136,11 @@ def match_inputs(
     cosine of another class), compactness (mean of the first match with the matches of its class), match_density (with
     the first match, less the mean of the first match with all matches).
 
-    Besides: uncertainty and match_uncertainty. The size of the match's class is none of them: in a calibration a query
-    is missing from its own class, and where classes are of one size that would give it away.
+    Besides: uncertainty and match_uncertainty; and cohort_similarity, the mean cosine of the query with the 10 nearest
+    images of a cohort of other classes, if the collection has one. Where these are near, so are false matches: what
+    speaker verification takes off a score by cohort normalisation (Auckenthaler et al., 2000). The size of the match's
+    class is none of them: in a calibration a query is missing from its own class, and where classes are of one size
+    that would give it away.
 
     An item of unknown class counts as one of another class. Where all matches looked at are of one class, the last of
     them stands for the best of another.
@@ -169,6 +179,10 @@ def match_inputs(
         }
     margins = collection.class_means.margin(semantic[found], collection.labels[first], cosine, **hidden)
     columns["class_margin"][found], columns["class_similarity"][found] = margins
+    if "cohort_similarity" in use and collection.cohort is not None:
+        k = min(_COHORT, len(collection.cohort))
+        alike, _ = nearest(semantic[found], collection.cohort, k, are_unit_rows=True)
+        columns["cohort_similarity"][found] = alike.mean(1)
     if "mutual_margin" in use:
         assert search is not None
         columns["mutual_margin"][found] = _mutual_margin(collection, matches.rows(found), search, seen)
@@ -250,6 +264,7 @@ __all__ = [
     "KNOWN",
     "LESS_IS_BETTER",
     "SAME_PICTURE",
+    "STRANGE_IF_LESS",
     "MatchInputs",
     "Matches",
     "OwnImages",

@@ -65,7 +65,7 @@ def held_out_confidence(queries: LabelledQueries, seed: int = 0) -> HeldOutConfi
             calibration = Calibration.fit(outcomes.select(~np.isin(outcomes.classes, half)), absent=0.0, seed=seed)
         except ValueError:
             return None
-        values = present.inputs[judged]
+        values = present.signals(calibration.signals)[judged]
         possible = ~calibration.outside(values) & (present.rivals[judged] < 0)
         confidence[judged] = np.where(present.rivals[judged] >= 0, 0.0, calibration.confidence(values))
         for promise, given in answered.items():

@@ -13,7 +13,7 @@ import torch
 from idml_hf.search import nearest
 
 from .collection import Collection
-from .features import DEPTH, Matches, OwnImages, match_inputs
+from .features import DEPTH, INPUTS, Matches, OwnImages, match_inputs
 
 MOST_QUERIES = 4000
 """Labelled queries that are searched for unless told otherwise: more hardly move a threshold."""
@@ -34,6 +34,7 @@ class LabelledQueries:
         labels: int64 (Q,), numbers of `class_names`.
         class_names: name of each label.
         groups: int64 (Q,), or None.
+        cohort: float32 (M, d), images of other classes, as for [`~idml_hf.confidence.collection.Collection`]; or None.
     """
 
     semantic: np.ndarray
@@ -41,12 +42,16 @@ class LabelledQueries:
     labels: np.ndarray
     class_names: tuple[str, ...] = ()
     groups: np.ndarray | None = None
+    cohort: np.ndarray | None = None
 
     def select(self, rows: np.ndarray) -> LabelledQueries:
         """Some of the images, by position or by a mask."""
-        groups = None if self.groups is None else self.groups[rows]
-        return LabelledQueries(
-            self.semantic[rows], self.uncertainty_embeds[rows], self.labels[rows], self.class_names, groups
+        return replace(
+            self,
+            semantic=self.semantic[rows],
+            uncertainty_embeds=self.uncertainty_embeds[rows],
+            labels=self.labels[rows],
+            groups=None if self.groups is None else self.groups[rows],
         )
 
 
@@ -55,7 +60,7 @@ class Outcomes:
     """What a search says about the first matches of M queries, and whether they are right.
 
     Args:
-        inputs: float64 (M, len(INPUTS)).
+        inputs: float64 (M, len(INPUTS)); NaN for those that are not known.
         correct: bool (M,).
         classes: int64 (M,), of each query.
         answers: int64 (M,), class of each first match, in the numbers of `classes`.
@@ -71,6 +76,10 @@ class Outcomes:
     present: np.ndarray
     rivals: np.ndarray
     lone: int = 0
+
+    def signals(self, names: Sequence[str]) -> np.ndarray:
+        """The inputs of these names, float64 (M, len(names))."""
+        return self.inputs[:, [INPUTS.index(name) for name in names]]
 
     def select(self, rows: np.ndarray) -> Outcomes:
         """Some of the queries, by position or by a mask."""
@@ -127,7 +136,8 @@ def judge_among_themselves(
     asked = everything
     if most is not None and most < len(asked):
         asked = np.sort(np.random.default_rng(seed).choice(asked, most, replace=False))
-    collection = Collection(queries.semantic, np.linalg.norm(queries.uncertainty_embeds, axis=1), labels)
+    uncertainty = np.linalg.norm(queries.uncertainty_embeds, axis=1)
+    collection = Collection(queries.semantic, uncertainty, labels, queries.cohort)
     search = _search_in(queries, metric, tau, device)
     parts = []
     for start in range(0, len(asked), _BLOCK):

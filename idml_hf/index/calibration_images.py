@@ -15,8 +15,10 @@ from idml_hf.hub.trained_on import TrainedOn
 from .gallery import Gallery
 
 
-def labelled_queries(embeddings: Embeddings, images: ImageSet | VectorSet | Sequence[Any]) -> LabelledQueries:
-    """The images whose class is known.
+def labelled_queries(
+    embeddings: Embeddings, images: ImageSet | VectorSet | Sequence[Any], cohort: np.ndarray | None = None
+) -> LabelledQueries:
+    """The images whose class is known; `cohort` is that of their model.
 
     Raises:
         ValueError: if no class is known.
@@ -31,6 +33,7 @@ def labelled_queries(embeddings: Embeddings, images: ImageSet | VectorSet | Sequ
         images.labels[known],
         images.class_names,
         groups,
+        cohort,
     )
 
 

@@ -20,7 +20,7 @@ from idml_hf.confidence.calibration import ABSENT, DELTA, Calibration
 from idml_hf.confidence.collection import Collection
 from idml_hf.confidence.labelled_queries import MOST_QUERIES, LabelledQueries, judge_among_themselves
 from idml_hf.data import ImageSet, VectorSet
-from idml_hf.embedding import Embeddings, embed_dataset
+from idml_hf.embedding import Embeddings, embed_dataset, training_cohort
 from idml_hf.embedding_shards import read_shards
 from idml_hf.errors import one_of
 from idml_hf.hub.trained_on import TrainedOn
@@ -45,6 +45,8 @@ from .thumbnails import THUMBNAIL_SIZE, Thumbnails
 from .together import one_query
 
 logger = logging.getLogger("idml_hf.index")
+
+_CONTENT = ("semantic", "labels", "cohort")  # what makes it another collection
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -89,6 +91,7 @@ class IDMLIndex:
         self._next_id = int(gallery.ids.max(initial=-1)) + 1
         self._origin: tuple[Path, str] | None = None
         self._collection: Collection | None = None
+        self._cohort: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.gallery)
@@ -242,6 +245,7 @@ class IDMLIndex:
         parts = IndexParts.of_stored(stored, folder, trust_engine=not on_hub)
         index = cls(parts.gallery, parts.reference, parts.tau, parts.processor)
         index.engine, index.calibration, index._next_id = parts.engine, parts.calibration, parts.next_id
+        index._cohort = parts.cohort
         index._origin = (folder, stored.version)
         if model is not None:
             index._model = index.reference.check(load_model(model))
@@ -269,7 +273,7 @@ class IDMLIndex:
 
     def _parts(self) -> IndexParts:
         parts = self.gallery, self.reference, self.tau, self.processor, self.engine, self.calibration, self._next_id
-        return IndexParts(*parts)
+        return IndexParts(*parts, cohort=self._cohort)
 
     def save_for_others(self, folder: str | Path) -> None:
         """Save for other machines: with the model unless that is on the Hub or unknown, without folders of this one.
@@ -531,7 +535,7 @@ class IDMLIndex:
             ValueError: if the images are too few or not labelled, or there is nothing to learn from them.
         """
         one_of("against", against, ("itself", "index"))
-        images = None
+        images, self._cohort = None, self._training_cohort()
         if isinstance(validation, LabelledQueries):
             labelled = validation
         elif validation is None:
@@ -539,6 +543,7 @@ class IDMLIndex:
         else:
             images = gallery_images(validation)
             labelled = labelled_queries(self.embed(images, batch_size, progress), images)
+        labelled = replace(labelled, cohort=self._cohort)
         warnings = warnings_of(self._trained_on(), labelled, images if isinstance(images, ImageSet) else None)
         for warning in warnings:
             logger.warning("%s", warning)
@@ -555,6 +560,14 @@ class IDMLIndex:
         )
         self.calibration = replace(calibration, warnings=warnings)
         return self.calibration
+
+    def _training_cohort(self) -> np.ndarray | None:
+        if self._model is None and self.reference.location is None:
+            return None
+        try:
+            return training_cohort(self.model)
+        except (ValueError, OSError):  # it has gone, but its embeddings can be calibrated without it
+            return None
 
     def _trained_on(self) -> TrainedOn:
         found = TrainedOn.read(self.reference.location, self.reference.revision)
@@ -635,8 +648,9 @@ class IDMLIndex:
 
     def _searcher(self) -> Searcher:
         gallery, known = self.gallery, self._collection
-        if known is None or known.semantic is not gallery.semantic or known.labels is not gallery.labels:
-            self._collection = Collection(gallery.semantic, gallery.uncertainty, gallery.labels)
+        now = Collection(gallery.semantic, gallery.uncertainty, gallery.labels, self._cohort)
+        if known is None or any(getattr(known, part) is not getattr(now, part) for part in _CONTENT):
+            self._collection = now
         return Searcher(gallery, self.engine, self.tau, self.device, self.calibration, self._collection)
 
     def _searcher_among(self, where: Mapping[str, Any]) -> Searcher:
@@ -644,7 +658,7 @@ class IDMLIndex:
         if not len(rows):
             raise ValueError(f"the index has no image where {dict(where)}")
         gallery = self.gallery.select(rows, thumbnails=False)
-        return Searcher(gallery, None, self.tau, self.device, self.calibration)
+        return Searcher(gallery, None, self.tau, self.device, self.calibration, cohort=self._cohort)
 
 
 def _processor_for(model: IDMLModel, revision: str | None = None) -> IDMLImageProcessor | None:

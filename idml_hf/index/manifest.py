@@ -16,17 +16,22 @@ from idml_hf.image_processing_idml import IDMLImageProcessor
 from idml_hf.index_files import MANIFEST, IndexFileError, StoredIndex
 from idml_hf.model_reference import ModelReference
 from idml_hf.search.approximate import ApproximateSearch
+from idml_hf.search.arrays import unit_rows
 
 from .gallery import Gallery
 
 ENGINE_FILE = "engine.faiss"
+COHORT = "cohort"
 
 logger = logging.getLogger("idml_hf.index")
 
 
 @dataclass
 class IndexParts:
-    """What an index consists of. Arguments and attributes are those of [`IDMLIndex`]."""
+    """What an index consists of. Arguments and attributes are those of [`IDMLIndex`].
+
+    `cohort` are the embeddings of training images, float32 (M, d), that a calibration compares queries with.
+    """
 
     gallery: Gallery
     reference: ModelReference
@@ -35,6 +40,7 @@ class IndexParts:
     engine: ApproximateSearch | None
     calibration: Calibration | None
     next_id: int
+    cohort: np.ndarray | None = None
 
     def to_stored(self, folder: Path) -> tuple[StoredIndex, dict[str, Callable[[Path], None]]]:
         """The parts as `write_index` takes them for `folder`, and what writes the file of the engine."""
@@ -50,6 +56,8 @@ class IndexParts:
             "class_names": list(gallery.class_names),
         }
         arrays = gallery.arrays() | ({} if engine is None else engine.arrays())
+        if self.calibration is not None and self.cohort is not None:
+            arrays[COHORT] = self.cohort.astype(np.float16)
         writers: dict[str, Callable[[Path], None]]
         writers = {} if engine is None or not engine.is_ready else {ENGINE_FILE: engine.write}
         return StoredIndex(manifest, arrays, {"items": gallery.table()}), writers
@@ -81,6 +89,7 @@ class IndexParts:
                 _engine(stored, gallery, trust_engine),
                 None if calibration is None else Calibration.from_json(calibration),
                 next_id,
+                _cohort(stored.arrays.get(COHORT), gallery),
             )
         except IndexFileError:
             raise
@@ -120,6 +129,14 @@ def _first_format_options(settings: Mapping[str, Any], arrays: Mapping[str, np.n
     if settings["kind"] == "ivf":
         return {"nprobe": settings["nprobe"], "nlist": len(arrays["ivf_centroids"])}
     return {name: settings[name] for name in ("neighbors", "ef_construction", "ef_search")}
+
+
+def _cohort(stored: np.ndarray | None, gallery: Gallery) -> np.ndarray | None:
+    if stored is None:
+        return None
+    if stored.dtype != np.float16 or stored.ndim != 2 or stored.shape[1] != gallery.semantic.shape[1]:
+        raise ValueError("its cohort of training images does not fit")
+    return unit_rows(stored.astype(np.float32), "cohort of training images")
 
 
 def _names(names: Any) -> list[str]:

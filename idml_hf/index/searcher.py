@@ -41,6 +41,7 @@ class Searcher:
         device: where to compare.
         calibration: how to judge first matches, or None.
         known_collection: what the confidence knows of the gallery, if that is known.
+        cohort: images of other classes, as for [`~idml_hf.confidence.collection.Collection`].
     """
 
     gallery: Gallery
@@ -49,12 +50,15 @@ class Searcher:
     device: torch.device
     calibration: Calibration | None = None
     known_collection: Collection | None = None
+    cohort: np.ndarray | None = None
 
     @cached_property
     def collection(self) -> Collection:
         """What the confidence knows of the gallery."""
         gallery = self.gallery
-        return self.known_collection or Collection(gallery.semantic, gallery.uncertainty, gallery.labels)
+        if self.known_collection is not None:
+            return self.known_collection
+        return Collection(gallery.semantic, gallery.uncertainty, gallery.labels, self.cohort)
 
     def search(
         self,

@@ -24,7 +24,7 @@ from idml_hf.data import (
     load_classification_data,
     load_retrieval_data,
 )
-from idml_hf.embedding import Embeddings, embed_dataset
+from idml_hf.embedding import Embeddings, embed_dataset, training_cohort
 from idml_hf.evaluation.evaluator import Evaluation, RetrievalEvaluator
 from idml_hf.evaluation.plots import risk_coverage_plot
 from idml_hf.image_processing_idml import IDMLImageProcessor
@@ -151,7 +151,7 @@ class RetrievalTask(Task):
         )
         evaluation = evaluate_images(model, processor, data.test, evaluator=evaluator, progress=progress)
         said = evaluation.embeddings
-        held_out = held_out_confidence(labelled_queries(cast(Embeddings, said), data.test))
+        held_out = held_out_confidence(labelled_queries(cast(Embeddings, said), data.test, training_cohort(model)))
         metrics = evaluation.metrics
         if not on_vectors:
             metrics |= reference_metrics(model, processor, data, evaluation, progress)

@@ -59,7 +59,8 @@ def test_inputs_of_a_hand_made_gallery() -> None:
         return Matches(np.array([scores for scores, _ in rows]), np.array([found for _, found in rows]))
 
     gallery = unit_rows(np.array([[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]]), "rows")
-    collection = Collection(gallery, np.array([4.0, 6.0, 7.0, 5.0]), labels)
+    cohort = unit_rows(np.array([[1, 0, 0, 0], [0, 0, 1, 0]]), "rows")
+    collection = Collection(gallery, np.array([4.0, 6.0, 7.0, 5.0]), labels, cohort)
     asked = np.array([[0.6, 0.0, 0.8, 0.0], [0.0, 0.0, 0.6, 0.8]], dtype=np.float32)
     u = np.array([2.0, 3.0])
     found = match_inputs(collection, asked, u, matches, use=KNOWN, search=search)
@@ -90,6 +91,7 @@ def test_inputs_of_a_hand_made_gallery() -> None:
         "match_density": [0.6 - (1 + half) / 4, near - (1 + half) / 4],
         "uncertainty": [2, 3],
         "match_uncertainty": [4, 5],
+        "cohort_similarity": [0.7, 0.3],
         "mutual_margin": [0.6, 0.4],
     }
     for column, name in zip(found.values.T, KNOWN, strict=True):
@@ -140,7 +142,7 @@ def test_a_judged_query_sees_what_it_would_see_if_its_group_or_its_class_were_no
         )
         expected = gallery._searcher().judge(queries.select(np.array([row])), "cosine")
         assert judged.present[at] == present == expected.present[0]
-        assert judged.inputs[at] == pytest.approx(expected.inputs[0], abs=1e-5)
+        assert judged.inputs[at] == pytest.approx(expected.inputs[0], abs=1e-5, nan_ok=True)
         assert judged.correct[at] == expected.correct[0]
         assert judged.classes[at] == queries.labels[row] and judged.answers[at] == expected.answers[0]
 
@@ -273,8 +275,9 @@ def test_calibration_is_plain_numbers_and_comes_back_the_same() -> None:
     judged = judge_among_themselves(world(4))
     calibration = Calibration.fit(judged)
     again = Calibration.from_json(json.loads(json.dumps(calibration.to_json())))
-    assert again.confidence(judged.inputs).tolist() == calibration.confidence(judged.inputs).tolist()
-    assert again.outside(judged.inputs).tolist() == calibration.outside(judged.inputs).tolist()
+    values = judged.signals(calibration.signals)
+    assert again.confidence(values).tolist() == calibration.confidence(values).tolist()
+    assert again.outside(values).tolist() == calibration.outside(values).tolist()
     assert again.risk.threshold(0.3) == calibration.risk.threshold(0.3)
     entry = calibration.to_json() | {"signals": ["astrology"]}
     with pytest.raises(ValueError, match="astrology"):
@@ -359,3 +362,37 @@ def test_calibrating_against_the_index_matches_classes_by_name(emoji: ImageSet) 
         index.calibrate(strangers, against="index", progress=False)
     with pytest.raises(ValueError, match="takes labelled images"):
         index.calibrate(replace(strangers, labels=np.full(100, -1)), progress=False)
+
+
+def test_a_cohort_is_one_more_input_and_is_saved_with_the_index(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    queries, asked = world(5), world(6)
+    cohort = unit_rows(random.standard_normal((300, 8)), "rows")
+    index = index_of(queries)
+    index.calibrate(progress=False)
+    assert index.calibration is not None and "cohort_similarity" not in index.calibration.signals
+    judged = judge_among_themselves(replace(queries, cohort=cohort))
+    index.calibration, index._cohort = Calibration.fit(judged), cohort
+    assert index.calibration.signals == INPUTS
+    found = index.search_embeddings(asked.semantic, asked.uncertainty_embeds)
+    assert found.confidence is not None and np.isfinite(found.confidence).all() and found.confidence.max() > 0.2
+    among = index.search_embeddings(
+        asked.semantic, asked.uncertainty_embeds, where={"class": list(queries.class_names)}
+    )
+    assert among.confidence == pytest.approx(found.confidence)
+    index.save(tmp_path)
+    loaded = IDMLIndex.load(tmp_path).search_embeddings(asked.semantic, asked.uncertainty_embeds)
+    assert loaded.confidence == pytest.approx(found.confidence, abs=2e-3)
+    # without the cohort nothing can be said
+    index._cohort = None
+    assert index.search_embeddings(asked.semantic, asked.uncertainty_embeds).abstained.all()
+
+
+def test_what_is_unlike_any_training_image_seen_is_not_answered() -> None:
+    random = np.random.default_rng(0)
+    inputs = np.zeros((400, len(INPUTS)))
+    inputs[:, 0], inputs[:, -1] = random.random(400), random.uniform(0.3, 0.9, 400)
+    calibration = Calibration.fit(outcomes_of(inputs, random.random(400) < inputs[:, 0], np.arange(400)), absent=0)
+    asked = np.zeros((3, len(INPUTS)))
+    asked[:, 0], asked[:, -1] = 0.9, [0.1, 0.5, 0.99]
+    assert INPUTS[-1] == "cohort_similarity" and calibration.outside(asked).tolist() == [True, False, True]

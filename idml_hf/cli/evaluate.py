@@ -12,7 +12,7 @@ from .terminal import quiet, report_metrics
 commands = typer.Typer()
 
 
-@commands.command(epilog="Example: idml-hf evaluate my-model --dataset emoji-mini --output report")
+@commands.command(epilog="Example: idml-hf evaluate my-model --dataset photos/ --output report")
 def evaluate(
     model: Model,
     dataset: Dataset,

@@ -63,7 +63,7 @@ def search_index(
     result = opened.search(
         queries.files, k=top_k, metric=metric, error_rate=error_rate, where=wanted, together=together
     )
-    result = replace(result, queries=(", ".join(queries.names),) if together else tuple(queries.names))
+    result = replace(result, queries=(" + ".join(queries.names),) if together else tuple(queries.names))
     if sheet is not None:
         rows = [queries.files] if together else [[file] for file in queries.files]
         with replacing(sheet) as part:

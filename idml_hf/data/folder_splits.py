@@ -54,6 +54,13 @@ def read_folder(
         logger.warning("%s is split into %s; left out beside them: %s", path, listing(names), listing(others))
     splits = {split: _collection(path / name, *columns) for split, name in one_a_split(names, str(path)).items()}
     splits = labelled_splits(splits, str(path))
+    if list(splits) == ["train"]:
+        logger.warning(
+            "%s has no split but %s, so it has none: half of its classes train and the others test, unless "
+            "--test-fraction says otherwise (0 trains on all)",
+            path,
+            names[0],
+        )
     return {"all": next(iter(splits.values()))} if len(splits) == 1 else splits
 
 

@@ -29,7 +29,8 @@ class RetrievalData:
         name: name, path or Hub id it was loaded by.
         train: what to train on.
         validation: training classes held out to choose among models, or None.
-        test: classes to measure on, which training has not seen unless the source's own splits share classes.
+        test: classes to measure on, which training has not seen unless the source's own splits share classes; empty
+            where all classes train.
         group_column: what `groups` of the sets stand for, or None.
     """
 
@@ -50,7 +51,7 @@ class RetrievalData:
         counts = {
             split: {"images": len(images), "classes": images.num_classes}
             for split, images in splits.items()
-            if images is not None
+            if images is not None and len(images)
         }
         return {"dataset": self.name, "protocol": self.protocol, **counts}
 
@@ -80,6 +81,7 @@ def load_retrieval_data(
     image_column: str | None = None,
     label_column: str | None = None,
     revision: str | None = None,
+    test_fraction: float | None = None,
     validation_fraction: float = 0.0,
     skip_bad_images: bool = False,
     check_images: bool = True,
@@ -90,11 +92,16 @@ def load_retrieval_data(
     Args:
         name_or_path: a name of `DATASETS`; a folder with one folder a class, or with two such folders `train` and
             `test`; a folder with `train.parquet` and `test.parquet`; or a data set on the Hub, `org/name`. Where the
-            source has no splits, the first half of its classes trains. Also a `datasets.Dataset` or `DatasetDict`.
+            source has no splits, the first half of its classes trains. Also a `datasets.Dataset` or `DatasetDict`; or
+            `module:function`, or the name of an entry point in the group `idml_hf.datasets`: a function without
+            arguments that gives an `ImageSet`, a mapping of `train`, `validation` and `test` to such sets, or a table
+            of `datasets`.
         root: folder of a registered data set in its official layout.
         group_column: column whose value groups images, or "none"; default: what the registry says.
         image_column, label_column: columns of parquet files and Hub data sets; default: the usual names.
         revision: commit, tag or branch on the Hub; default: what the registry pins.
+        test_fraction: share of the classes, the last ones, to test on; the splits of the source are joined for it. 0:
+            train on all, and `test` is empty. Default: the splits of the source, or half of its classes.
         validation_fraction: share of the training classes to hold out as `validation`.
         skip_bad_images: leave out images that cannot be read instead of raising.
         check_images: look for images that cannot be read.
@@ -117,10 +124,11 @@ def load_retrieval_data(
         label_column=label_column,
         revision=revision,
     )
-    train, validation, test = retrieval_splits(source)
+    train, validation, test = retrieval_splits(source, test_fraction)
     if not train.num_classes:
         raise ValueError(f"{source.name}: {NO_CLASSES}")
-    check_source(source, train, test)
+    if test_fraction is None:
+        check_source(source, train, test)
     if check_images and not source.embedded:
         sets = [train, test] if validation is None else [train, test, validation]
         train, test, *rest = (images.renumbered() for images in drop_bad_images(sets, skip=skip_bad_images))

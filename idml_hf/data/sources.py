@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import datasets
 
+from idml_hf import plugins
 from idml_hf.errors import did_you_mean
 
 from .annotation_files import ARCHIVES
@@ -19,6 +22,7 @@ from .image_set import ANYWHERE, ImageSet
 from .metadata_files import metadata_file
 from .parquet_files import parquet_splits, read_parquet
 from .registry import DATASETS, DatasetSpec
+from .split_names import SPLIT_NAMES
 from .tables import read_tables, trusted_folder
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -69,6 +73,9 @@ def open_source(
         return _given_tables(given, columns)
     name = str(given)
     spec = DATASETS.get(name)
+    load = None if spec is not None or Path(name).is_dir() else _plugin(name)
+    if load is not None:
+        return _loaded(name, load(), columns=_columns(None, image_column, label_column, group_column, need_labels))
     if spec is None and root is not None:
         raise ValueError(f"root is for registered data sets ({', '.join(DATASETS)}), not for {name!r}")
     columns = _columns(spec, image_column, label_column, group_column, need_labels)
@@ -83,6 +90,26 @@ def open_source(
     if HUB_ID.fullmatch(name) and not Path(name).parent.is_dir():
         return Source(name, _hub(name, revision, columns))
     raise _not_found(name)
+
+
+def _plugin(name: str) -> Callable[[], Any] | None:
+    """The function of a module, or of an installed package, that loads a data set of this name."""
+    if plugins.is_plugin_name(name):
+        return plugins.imported(name)
+    return plugins.installed(plugins.DATASETS, name)
+
+
+def _loaded(name: str, loaded: Any, columns: Columns) -> Source:
+    if isinstance(loaded, (datasets.Dataset, datasets.DatasetDict)):
+        return replace(_given_tables(loaded, columns), name=name)
+    splits = {"all": loaded.renumbered()} if isinstance(loaded, ImageSet) else loaded
+    fits = isinstance(splits, Mapping) and splits and all(isinstance(part, ImageSet) for part in splits.values())
+    if not fits or (set(splits) != {"all"} and not set(splits) <= set(SPLIT_NAMES)):
+        raise ValueError(
+            f"{name} must give an ImageSet, a mapping of train, validation and test to such sets, or a table of "
+            f"datasets; it gives {type(loaded).__name__}"
+        )
+    return Source(name, dict(splits))
 
 
 def _columns(

@@ -107,14 +107,24 @@ def hold_out_images(images: ImageSet, fraction: float, seed: int) -> tuple[Image
     return images.select(~mask), images.select(mask)
 
 
-def retrieval_splits(source: Source) -> tuple[ImageSet, ImageSet | None, ImageSet]:
+def retrieval_splits(source: Source, test_fraction: float | None = None) -> tuple[ImageSet, ImageSet | None, ImageSet]:
     """Train, validation and test with disjoint classes, each numbered from 0.
 
-    Where the source has no splits, or its registry entry says so, classes are split by rule; else its splits are used
-    as they are, with a warning if they share classes.
+    With `test_fraction` the last classes test, so many of all that the source has; with 0 none does. Else, where the
+    source has no splits, or its registry entry says so, classes are split by rule; else its splits are used as they
+    are, with a warning if they share classes.
     """
     spec = source.spec
     splits = {split: labelled_only(images, source.name) for split, images in source.splits.items()}
+    if test_fraction is not None:
+        images = join_splits(splits)
+        if not images.num_classes:
+            raise ValueError(NO_CLASSES)
+        if test_fraction == 0:
+            return images.renumbered(), None, images.select(np.zeros(len(images), dtype=bool)).renumbered()
+        tested = min(max(1, round(test_fraction * images.num_classes)), images.num_classes - 1)
+        train, test = split_by_class(images, images.num_classes - tested)
+        return train, None, test
     if "all" in splits or (spec is not None and (spec.num_train_classes or spec.task == "classification")):
         train, test = split_by_class(join_splits(splits), spec.num_train_classes if spec else None)
         return train, None, test

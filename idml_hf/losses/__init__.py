@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
 
+from idml_hf import plugins
 from idml_hf.similarity import Metric
 
 from .base import MetricLoss
@@ -40,6 +41,40 @@ PROXY_LOSSES = frozenset(name for name, loss in LOSSES.items() if issubclass(los
 """Names of the losses that compare images with learned class proxies."""
 
 
+def loss_class(name: str, *, trusted: bool = False) -> type[MetricLoss]:
+    """The class of a loss: one of `LOSSES`, of an installed package, or of a module.
+
+    An installed package offers losses as entry points in the group `idml_hf.losses`.
+
+    Args:
+        name: its name; or `module:Class`, which is then one of `LOSSES`.
+        trusted: whether to import the module, which runs its code: only where the user has named it, since a
+            configuration may come from anywhere.
+
+    Raises:
+        ImportError: if the module is not there, or has no such class.
+        ValueError: for an unknown name, or what is no loss.
+    """
+    found: Any = LOSSES.get(name)
+    if found is None and trusted and plugins.is_plugin_name(name):
+        found = plugins.imported(name)
+    elif found is None:
+        found = plugins.installed(plugins.LOSSES, name)
+    if found is None:
+        unasked = f"; {name!r} is imported only where it is asked for, by --loss" if ":" in name else ""
+        known = [*LOSSES, *plugins.installed_names(plugins.LOSSES)]
+        raise ValueError(f"unknown loss {name!r}{unasked or _suggestion(name, known)}")
+    if not (isinstance(found, type) and issubclass(found, MetricLoss)):
+        raise ValueError(f"{name} is no loss: it must be a subclass of PairLoss or ProxyLoss")
+    LOSSES[name] = found
+    return found
+
+
+def is_proxy_loss(name: str) -> bool:
+    """Whether the loss of this name compares images with learned class proxies."""
+    return issubclass(loss_class(name), ProxyLoss)
+
+
 def build_loss(
     name: str,
     num_classes: int | None,
@@ -51,7 +86,7 @@ def build_loss(
     """Build a loss by name.
 
     Args:
-        name: one of `LOSSES`.
+        name: one of `LOSSES`, or of an installed package, see `loss_class`.
         num_classes: number of training classes; the losses between images do without (None).
         embedding_dim: values d of a semantic embedding.
         form: form of the introspective metric, one of `idml_hf.similarity.FORMS`; ``"none"`` is the plain loss.
@@ -70,9 +105,7 @@ def build_loss(
         >>> loss(torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.6, 0.8]]), None, torch.tensor([7, 7, 9]))
         tensor(0.1056)
     """
-    loss = LOSSES.get(name)
-    if loss is None:
-        raise ValueError(f"unknown loss {name!r}{_suggestion(name, LOSSES)}")
+    loss = loss_class(name)
     known = loss.hyper_parameters()
     for given, value in hyper_parameters.items():
         if given not in known:
@@ -99,4 +132,14 @@ def _suggestion(given: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
 
 
-__all__ = ["LOSSES", "PROXY_LOSSES", "MetricLoss", "PairLoss", "Pairs", "ProxyLoss", "build_loss"]
+__all__ = [
+    "LOSSES",
+    "PROXY_LOSSES",
+    "MetricLoss",
+    "PairLoss",
+    "Pairs",
+    "ProxyLoss",
+    "build_loss",
+    "is_proxy_loss",
+    "loss_class",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import shutil
@@ -9,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from idml_hf.hub.card import write_model_card
 from idml_hf.hub.record import METRICS_FILE, RUN_FILE, run_record
 from idml_hf.hub.trained_on import TrainedOn
 from idml_hf.image_processing_idml import IDMLImageProcessor
+from idml_hf.losses import loss_class
 from idml_hf.modeling_idml import IDMLPreTrainedModel
 from idml_hf.processes import is_first_process, join_processes, launched_processes
 
@@ -42,6 +45,7 @@ from .effective import effective_settings
 from .feature_store import store_features
 from .frozen_trunk import fit_heads, on_vectors
 from .models import build_model
+from .sampler import fitting_batch_size
 from .settings import Run
 from .stored_data import VectorData, run_on_vectors
 from .tasks import TASKS, TestResult
@@ -80,9 +84,12 @@ def train(run: Run, progress: bool = True) -> dict[str, Any]:
 
     Raises:
         FileExistsError: if the folder holds a run already, and neither `resume` nor `overwrite` is set.
+        ImportError: if the tracker is not installed, or the module of a loss or a data set is not there.
         FloatingPointError: if the loss is not finite.
     """
     started = time.monotonic()
+    if run.loss is not None:
+        loss_class(run.loss, trusted=True)
     progress = progress and is_first_process()
     output, task = Path(run.output), TASKS[run.task]
     check_output(run)
@@ -96,6 +103,10 @@ def train(run: Run, progress: bool = True) -> dict[str, Any]:
     else:
         data = task.load(run)
     task.check(data)
+    _check_tracker(run.report_to)
+    if not len(data.test):
+        logger.warning("All classes train, so none is left to measure on")
+    run = _with_fitting_batch(run, len(data.train))
     set_seed(run.seed)
     model, processor, trunk_weights = build_model(run, data.train.class_names)
     if isinstance(data, VectorData):
@@ -106,18 +117,21 @@ def train(run: Run, progress: bool = True) -> dict[str, Any]:
     first = is_first_process()
     if first:
         record_start(output / CHECKPOINTS, settings, fingerprint)
-    if run.frozen_trunk:
-        log, speed = _fit_heads(run, model, processor, data, progress)
-    else:
-        trainer = build_trainer(run, model, processor, data, progress)
-        result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        log, speed = trainer.state.log_history, result.metrics.get("train_samples_per_second")
+    with _tensorboard_files_in(output / "tensorboard"):
+        if run.frozen_trunk:
+            log, speed = _fit_heads(run, model, processor, data, progress)
+        else:
+            trainer = build_trainer(run, model, processor, data, progress)
+            result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+            log, speed = trainer.state.log_history, result.metrics.get("train_samples_per_second")
     trained = task.result(model)
     if first:
         # whatever becomes of the evaluation, what was trained is there
         trained_on = TrainedOn.of(data.train) | TrainedOn.read(run.model)
         save_model(output, trained, None if trained.config.takes_vectors else processor, trained_on)
-    if isinstance(data, VectorData):
+    if not len(data.test):
+        tested = TestResult({"protocol": data.protocol})
+    elif isinstance(data, VectorData):
         tested = task.test(on_vectors(trained, data.test.width), None, data, progress)
     else:
         tested = task.test(trained, processor, data, progress)
@@ -134,6 +148,43 @@ def train(run: Run, progress: bool = True) -> dict[str, Any]:
         save_results(output, record, metrics, tested)
         remove_checkpoints(output / CHECKPOINTS)
     return metrics
+
+
+def _with_fitting_batch(run: Run, num_images: int) -> Run:
+    """The run with a batch size of which no epoch leaves out many images, which is said."""
+    per_class = run.trainer.get("images_per_class", IDMLTrainingArguments.images_per_class)
+    fitting = fitting_batch_size(num_images, run.batch_size, max(1, int(per_class)), launched_processes())
+    if fitting == run.batch_size:
+        return run
+    logger.warning(
+        f"Batches of {fitting} images instead of {run.batch_size}: an epoch of the {num_images} training images would "
+        f"leave out {num_images % (run.batch_size * launched_processes())} of them"
+    )
+    return replace(run, batch_size=fitting)
+
+
+def _check_tracker(name: str) -> None:
+    """Make sure, before anything is trained, that the tracker is installed.
+
+    Raises:
+        ImportError: if it is not.
+    """
+    if name != "none" and importlib.util.find_spec(name) is None:
+        raise ImportError(f"--report-to {name} needs the package {name}: pip install 'idml-hf[{name}]'")
+
+
+@contextmanager
+def _tensorboard_files_in(folder: Path) -> Iterator[None]:
+    """Where transformers writes them, unless the user says otherwise: not among the checkpoints, which are removed."""
+    name = "TENSORBOARD_LOGGING_DIR"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 def _fit_heads(
@@ -256,7 +307,6 @@ def training_arguments(
         "save_total_limit": 1,
         "logging_steps": 10,
         "logging_first_step": True,
-        "report_to": "none",
         "disable_tqdm": not progress,
         **given,
         **save,

@@ -48,6 +48,28 @@ class RandomBatchSampler(Sampler[list[Draw]]):
             yield [Draw(self.epoch, start + i, index) for i, index in enumerate(batch)]
 
 
+def fitting_batch_size(num_images: int, batch_size: int, multiple: int = 1, processes: int = 1) -> int:
+    """The batch size on each device, `batch_size` unless an epoch would then leave out many of the images.
+
+    Where more than a tenth would be, an epoch has one step more of a smaller batch.
+
+    Args:
+        num_images: Number of training images.
+        batch_size: Images in a batch, on each device.
+        multiple: What a smaller batch size must be a multiple of, K of P x K batches.
+        processes: Devices that share a step.
+
+    Example:
+        >>> fitting_batch_size(179, 120), fitting_batch_size(5864, 120)
+        (89, 120)
+    """
+    joined = batch_size * processes
+    if num_images <= joined or num_images % joined <= num_images / 10:
+        return batch_size
+    smaller = num_images // -(-num_images // joined) // processes
+    return max(multiple, smaller - smaller % multiple)
+
+
 class PKBatchSampler(RandomBatchSampler):
     """Batches of P classes with K images of each.
 
@@ -108,4 +130,4 @@ class PKBatchSampler(RandomBatchSampler):
         return np.concatenate(batches)
 
 
-__all__ = ["PKBatchSampler", "RandomBatchSampler"]
+__all__ = ["PKBatchSampler", "RandomBatchSampler", "fitting_batch_size"]

@@ -15,10 +15,11 @@ from typing import Any
 from .declaration import checked, declared, described, option
 
 TASKS = ("retrieval", "classification")
+TRACKERS = ("none", "tensorboard", "wandb", "trackio")
 AUGMENTATIONS = ("crop", "shift", "none")
 DEFAULT_DATASET = "emoji-mini"
 # settings that may differ from machine to machine without making it another experiment
-LOCAL = frozenset({"output", "root", "workers", "save_steps", "resume", "overwrite", "compile"})
+LOCAL = frozenset({"output", "root", "workers", "save_steps", "resume", "overwrite", "compile", "report_to"})
 _SECRET = re.compile(r"(^|_)(token|secret|password|passwd|api_?key|credentials?)$", re.IGNORECASE)
 
 
@@ -83,6 +84,13 @@ class DataSettings:
         None, "Column of groups; matches of the query's class and group do not count", task="retrieval"
     )
     skip_bad_images: bool = option(False, "Go on without the images that cannot be read")
+    test_fraction: float | None = option(
+        None,
+        "Share of the classes to test on, whatever splits the data have; 0 trains on all",
+        at_least=0,
+        below=1,
+        task="retrieval",
+    )
     validation_fraction: float = option(
         0.0, "Share of the training data held out to select the best epoch", at_least=0, below=1
     )
@@ -113,7 +121,11 @@ class TrainingSettings:
         choices=("closed_form", "trained"),
         task="retrieval",
     )
-    batch_size: int = option(120, "Images in a batch, on each device", at_least=1)
+    batch_size: int = option(
+        120,
+        "Images in a batch, on each device; fewer where an epoch would leave out a tenth of all",
+        at_least=1,
+    )
     learning_rate: float = option(6e-4, "Base learning rate", above=0)
     weight_decay: float = option(1e-4, "Weight decay", at_least=0)
     mixup: bool | None = option(None, "Add the paper's Mixup term to the loss", task="retrieval")
@@ -127,6 +139,7 @@ class TrainingSettings:
     seed: int = option(0, "Seed of everything random", at_least=0, below=2**32)
     precision: str = option("fp32", "fp32, bf16 or fp16 autocast", choices=("fp32", "bf16", "fp16"))
     compile: bool = option(False, "Compile the model with torch.compile")
+    report_to: str = option("none", "Tracker that is told of each step", choices=TRACKERS)
     save_steps: int | None = option(None, "Steps between checkpoints; unset: one each epoch", at_least=1)
     trainer: dict[str, Any] = field(
         default_factory=dict, metadata=described("Further fields of the trainer's arguments")
@@ -201,6 +214,7 @@ __all__ = [
     "DEFAULT_DATASET",
     "LOCAL",
     "TASKS",
+    "TRACKERS",
     "DataSettings",
     "ModelSettings",
     "Run",

@@ -61,6 +61,8 @@ def run_on_vectors(run: Run) -> tuple[Run, VectorData]:
         ValueError: naming a file that does not fit, or a setting that the vectors leave no choice of.
     """
     assert run.features is not None
+    if run.test_fraction is not None:
+        raise ValueError("test_fraction divides the classes of pictures; stored features are divided already")
     path = Path(run.features)
     if is_store(path):
         return _on_store(run, FeatureStore.open(path))

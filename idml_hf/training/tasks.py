@@ -120,6 +120,7 @@ class RetrievalTask(Task):
             run.dataset,
             root=run.root,
             group_column=run.group_column,
+            test_fraction=run.test_fraction,
             validation_fraction=run.validation_fraction,
             skip_bad_images=run.skip_bad_images,
             seed=run.seed,
@@ -128,7 +129,7 @@ class RetrievalTask(Task):
     def check(self, data: Any) -> None:
         """Make sure that some image of each set to measure on has another one of its class to find."""
         for name, images in (("validation", data.validation), ("test", data.test)):
-            if images is not None:
+            if images is not None and len(images):
                 check_findable(images, f"{data.name}, {name} images")
 
     def result(self, model: Any) -> IDMLPreTrainedModel:

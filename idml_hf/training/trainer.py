@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from idml_hf.embedding import Embeddings
 from idml_hf.evaluation.classification import classification_metrics
 from idml_hf.evaluation.evaluator import RetrievalEvaluator
-from idml_hf.losses import PROXY_LOSSES
+from idml_hf.losses import is_proxy_loss
 
 from .arguments import ClassificationArguments, IDMLTrainingArguments
 from .callbacks import innermost
@@ -48,7 +48,7 @@ class IDMLTrainer(DeterministicTrainer):
 
     def _train_batch_sampler(self) -> RandomBatchSampler:
         automatic = self.args.batch_sampling == "auto"
-        if self.args.batch_sampling == "random" or (automatic and self.model.config.loss in PROXY_LOSSES):
+        if self.args.batch_sampling == "random" or (automatic and is_proxy_loss(self.model.config.loss)):
             return super()._train_batch_sampler()
         labels = np.asarray(self.train_dataset.labels)
         classes = self.args.classes_per_batch

@@ -161,12 +161,6 @@ def test_unreadable_images_are_listed_and_can_be_skipped(photos, tmp_path, capsy
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["num_queries"] > 0
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "embed", "index", "search", "app", "demo"])
-def test_help_shows_an_example(command, capsys):
-    run(command, "--help")
-    assert f"Example: idml-hf {command}" in " ".join(capsys.readouterr().out.split())
-
-
 def test_checking_data(photos, tmp_path, capsys):
     run("data", "check", photos, "--output", tmp_path)
     assert json.loads((tmp_path / "report.json").read_text()) and Image.open(tmp_path / "contact_sheet.png").width

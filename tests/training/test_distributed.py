@@ -133,10 +133,10 @@ def test_the_command_of_the_documentation_starts_one_training(photos, tmp_path):
     command = documented("accelerate launch --multi_gpu --num_processes 2 training_scripts/train_retrieval.py")
     assert command[-6:] == ["--dataset", "photos/", "--batch-size", "32", "--output", "my-model"]
     output = {2: tmp_path / "two", 1: tmp_path / "one"}
-    given = ["--dataset", str(photos), "--output", str(output[2]), "--batch-size", "8"]
+    given = ["--dataset", str(photos), "--output", str(output[2]), "--batch-size", "10"]
     printed = accelerate([*command[:-6], *given, *TINY], tmp_path)
     assert printed.count("Everything is in") == 1
-    alone = [sys.executable, "training_scripts/train_retrieval.py", "--dataset", str(photos), "--batch-size", "16"]
+    alone = [sys.executable, "training_scripts/train_retrieval.py", "--dataset", str(photos), "--batch-size", "20"]
     subprocess.run([*alone, "--output", str(output[1]), *TINY], check=True, capture_output=True, cwd=ROOT)
     two, one = (json.loads((output[n] / "run.json").read_text()) for n in (2, 1))
     assert (two["processes"], one["processes"]) == (2, 1)

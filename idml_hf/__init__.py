@@ -18,6 +18,7 @@ _PUBLIC = {
     "IDMLTrainer": "training",
     "IDMLTrainingArguments": "training",
     "IDMLIndex": "index",
+    "audit": "audit",
 }
 
 __all__ = [
@@ -29,9 +30,11 @@ __all__ = [
     "IDMLModel",
     "IDMLTrainer",
     "IDMLTrainingArguments",
+    "audit",
 ]
 
 if TYPE_CHECKING:
+    from .audit import audit
     from .configuration_idml import IDMLConfig
     from .image_processing_idml import IDMLImageProcessor
     from .index import IDMLIndex

@@ -12,8 +12,8 @@ class ClassScores:
     """What held-out class models say of N labelled pictures.
 
     Args:
-        log_odds: float64 `(N,)`, of all other classes together against the own class; NaN where nothing but the picture
-            itself is known of its class.
+        log_odds: float64 `(N,)`, of all other classes together against the own class; NaN where nothing but the
+            picture itself is known of its class.
         suggested: int64 `(N,)`, the likeliest other class.
         stratum: int64 `(N,)`, how near the own class is to `suggested`: 0 for the nearest classes.
         nearest: float64 `(N,)`, cosine with the most similar picture of other folds, in the discriminant space.

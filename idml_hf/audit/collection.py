@@ -109,6 +109,7 @@ def audit(
     model: str | Path | IDMLModel | None = None,
     backbone: str | None = None,
     weights: str | Path | None = None,
+    image_size: int | None = None,
     group_column: str | None = None,
     output: str | Path | None = None,
     **options: Any,
@@ -123,6 +124,7 @@ def audit(
             on these labels has seen them, wrong ones too: a backbone that has not finds more.
         backbone: timm architecture with pretrained weights instead.
         weights: Local file of the backbone's weights.
+        image_size: Side of the images for the backbone, pixels; default: its own.
         group_column: Column of a data set: pictures of one class and group do not speak for each other's label.
         output: Folder for `findings.csv`, `findings.html` and `summary.json`.
         options: Those of `audit_images`.
@@ -137,9 +139,8 @@ def audit(
     """
     found, splits = open_collection(images, labels, class_names, group_column=group_column)
     name = str(images) if isinstance(images, (str, Path)) else ""
-    result = audit_images(
-        found, *describing_model(model, backbone, weights, options.pop("image_size", None)), splits=splits, **options
-    )
+    described_by = describing_model(model, backbone, weights, image_size)
+    result = audit_images(found, *described_by, **{"splits": splits} | options)
     if output is not None:
         result.save(output, name)
     return result.table()

@@ -14,9 +14,9 @@ import numpy as np
 from idml_hf.search import nearest
 
 # chosen on the training classes of two data sets
-CANDIDATES = 6  # nearest pictures that may be copies
-LEAST_COSINE = 0.8  # of their centred features
-LEAST_LIKENESS = 0.94  # correlation of the grey values of windows
+CANDIDATES = 8  # nearest pictures that may be copies
+LEAST_COSINE = 0.6  # of their centred features
+LEAST_LIKENESS = 0.97  # correlation of the grey values of windows
 _SCALES = (1.0, 0.966, 0.933, 0.9, 0.866, 0.833, 0.8)  # sides of windows, as shares of the picture's
 _SIDE = 16  # pixels at which windows are compared
 _PAIRS = 256

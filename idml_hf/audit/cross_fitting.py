@@ -1,7 +1,7 @@
 """Judge each label by a class model that has not seen it: cross-fitted discriminant analysis and neighbours.
 
-Pictures are dealt into folds, class by class. For each fold the others give a discriminant projection, the posterior of
-each class mean, and neighbours. A held-out picture's score for a class adds up what two views of the class say: the
+Pictures are dealt into folds, class by class. For each fold the others give a discriminant projection, the posterior
+of each class mean, and neighbours. A held-out picture's score for a class adds up what two views of the class say: the
 predictive density of a class that is one cloud (probabilistic linear discriminant analysis: it knows how little three
 pictures tell of a mean), and the sum over its pictures of a kernel, which a class of several clouds needs.
 

@@ -16,7 +16,6 @@ import numpy as np
 from .class_scores import ClassScores
 
 _SEEN = 0.1  # share of wrong labels that must lie above a score for it to tell their number
-_FEW = 5  # labels above a score, from which on their number is more than chance
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +62,7 @@ def _share_above(tried: np.ndarray, falling: np.ndarray) -> np.ndarray:
 def _share_of_wrong(counted: np.ndarray, seen: np.ndarray) -> float:
     """Share of the labels that are wrong and of a stratum, given which of all, in falling order, are of it."""
     number = np.cumsum(counted)
-    tells = counted & (seen >= _SEEN) & (number >= _FEW)
+    tells = counted & (seen >= _SEEN)
     if not tells.any():
         return 0.0
     # one standard error, against the bias of a minimum

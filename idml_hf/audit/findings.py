@@ -35,8 +35,9 @@ class Finding(NamedTuple):
         label: Name of its class.
         suggested_label: Of a wrong or ambiguous label the likelier class, of a copy the class of the other picture.
         kind: One of `KINDS`.
-        score: How much so, 0 to 1: of labels the probability of all other classes together, as the class models see it;
-            of copies the correlation of the pictures; of foreign pictures 1 less the largest cosine, and 1 for the rest.
+        score: How much so, 0 to 1: of labels the probability of all other classes together, as the class models see
+            it; of copies the correlation of the pictures; of foreign pictures 1 less the largest cosine with another
+            one; 1 for the rest.
         expected_precision: Of wrong labels the share expected to be wrong among those with at least this score.
         duplicate_of: Of a copy the path of the other picture.
         place: Position of the picture in the collection.
@@ -95,11 +96,11 @@ class _Finder:
 def find_unusable(collection: Collection, pictures: Pictures) -> list[Finding]:
     """Pictures that cannot be read, are tiny, or show nothing."""
     finder = _Finder(collection)
-    for place in np.flatnonzero(~pictures.readable):
+    for place in np.flatnonzero(~pictures.readable).tolist():
         finder.add(place, "unreadable", 1.0)
-    for place in np.flatnonzero(pictures.readable & (pictures.shorter_side < SMALLEST_SIDE)):
+    for place in np.flatnonzero(pictures.readable & (pictures.shorter_side < SMALLEST_SIDE)).tolist():
         finder.add(place, "tiny", 1.0)
-    for place in np.flatnonzero(pictures.readable & (pictures.contrast < LEAST_CONTRAST)):
+    for place in np.flatnonzero(pictures.readable & (pictures.contrast < LEAST_CONTRAST)).tolist():
         finder.add(place, "blank", 1.0)
     return finder.found
 

@@ -89,9 +89,12 @@ def _encoded(images: ImageSet, place: int) -> str | None:
         return None
     picture.thumbnail((_SIDE, _SIDE), PIL.Image.Resampling.BICUBIC)
     file = io.BytesIO()
-    few_colours = len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) <= 256
-    picture.save(file, **({"format": "PNG", "optimize": True} if few_colours else {"format": "JPEG", "quality": 85}))
-    kind = "png" if few_colours else "jpeg"
+    if len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) <= 256:
+        kind = "png"
+        picture.save(file, "PNG", optimize=True)
+    else:
+        kind = "jpeg"
+        picture.save(file, "JPEG", quality=85)
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 

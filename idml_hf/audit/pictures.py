@@ -36,7 +36,7 @@ class Pictures:
 
     @property
     def readable(self) -> np.ndarray:
-        """bool `(N,)`."""
+        """Which can be read, bool `(N,)`."""
         return np.array([problem is None for problem in self.problems], dtype=bool)
 
 
@@ -55,7 +55,7 @@ def look_at(images: ImageSet, progress: bool | None = None) -> Pictures:
         except UnreadableImageError as error:
             return str(error).removeprefix(images.image_id(index)).strip(), b"", 0, 0.0
         grey = picture.convert("L")
-        small[index] = grey.resize((SIDE, SIDE), PIL.Image.Resampling.BOX)
+        small[index] = np.asarray(grey.resize((SIDE, SIDE), PIL.Image.Resampling.BOX))
         digest = hashlib.blake2b(picture.tobytes(), digest_size=16, salt=str(picture.size).encode()[:16]).digest()
         return None, digest, min(picture.size), float(np.asarray(grey, dtype=np.float32).std())
 

@@ -37,7 +37,22 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for group in (train, features, evaluate, embed, index, search, add, remove, duplicates, audit, info, browse, demo, hub):
+for group in (
+    train,
+    features,
+    evaluate,
+    embed,
+    index,
+    search,
+    add,
+    remove,
+    duplicates,
+    audit,
+    info,
+    browse,
+    demo,
+    hub,
+):
     app.add_typer(group.commands)
 app.add_typer(data.commands, name="data")
 app.add_typer(recipes.commands, name="recipes")

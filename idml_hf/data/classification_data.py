@@ -10,6 +10,7 @@ import datasets
 from idml_hf.errors import listing
 
 from .dataset_spec import check_counts
+from .exclusions import without_excluded
 from .image_set import ImageSet, concatenate
 from .sources import open_source
 from .splits import NO_CLASSES, given_splits, hold_out_images, labelled_only, named_splits
@@ -50,11 +51,12 @@ def load_classification_data(
     skip_bad_images: bool = False,
     check_images: bool = True,
     seed: int = 0,
+    exclude: str | Path | None = None,
 ) -> ClassificationData:
     """Load a data set whose test images are of the training classes.
 
     Args:
-        name_or_path, root, image_column, label_column, revision, skip_bad_images, check_images: as for
+        name_or_path, root, image_column, label_column, revision, skip_bad_images, check_images, exclude: as for
             `load_retrieval_data`.
         validation_fraction: share of the training images of each class to hold out as `validation`.
         test_fraction: share of the images of each class to test on, where the source has no splits.
@@ -80,6 +82,7 @@ def load_classification_data(
         train, validation, test = given_splits(splits, source.name)
         train, test = _same_classes(train, test, source.name)
         validation = None if validation is None else _same_classes(train, validation, source.name)[1]
+    train = without_excluded(train, exclude)
     if check_images and not source.embedded:
         sets = [train, test] if validation is None else [train, test, validation]
         train, test, *rest = drop_bad_images(sets, skip=skip_bad_images)

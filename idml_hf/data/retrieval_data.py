@@ -13,6 +13,7 @@ import numpy as np
 
 from idml_hf.errors import listing
 
+from .exclusions import without_excluded
 from .image_set import ImageSet
 from .sources import open_source
 from .splits import NO_CLASSES, check_source, hold_out_classes, retrieval_splits
@@ -86,6 +87,7 @@ def load_retrieval_data(
     skip_bad_images: bool = False,
     check_images: bool = True,
     seed: int = 0,
+    exclude: str | Path | None = None,
 ) -> RetrievalData:
     """Load a data set whose test classes are not seen in training.
 
@@ -106,6 +108,7 @@ def load_retrieval_data(
         skip_bad_images: leave out images that cannot be read instead of raising.
         check_images: look for images that cannot be read.
         seed: chooses the held-out classes.
+        exclude: CSV file of training images to leave out, see [`idml_hf.data.exclusions.read_exclusions`].
 
     Raises:
         FileNotFoundError, ValueError: if the data set is not there, or is not what it should be.
@@ -129,6 +132,7 @@ def load_retrieval_data(
         raise ValueError(f"{source.name}: {NO_CLASSES}")
     if test_fraction is None:
         check_source(source, train, test)
+    train = without_excluded(train, exclude).renumbered()
     if check_images and not source.embedded:
         sets = [train, test] if validation is None else [train, test, validation]
         train, test, *rest = (images.renumbered() for images in drop_bad_images(sets, skip=skip_bad_images))

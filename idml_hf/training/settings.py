@@ -84,6 +84,7 @@ class DataSettings:
         None, "Column of groups; matches of the query's class and group do not count", task="retrieval"
     )
     skip_bad_images: bool = option(False, "Go on without the images that cannot be read")
+    exclude: str | None = option(None, "CSV file of training images to leave out, as idml-hf audit writes it")
     test_fraction: float | None = option(
         None,
         "Share of the classes to test on, whatever splits the data have; 0 trains on all",

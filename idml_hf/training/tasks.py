@@ -123,6 +123,7 @@ class RetrievalTask(Task):
             test_fraction=run.test_fraction,
             validation_fraction=run.validation_fraction,
             skip_bad_images=run.skip_bad_images,
+            exclude=run.exclude,
             seed=run.seed,
         )
 
@@ -183,6 +184,7 @@ class ClassificationTask(Task):
             root=run.root,
             validation_fraction=run.validation_fraction,
             skip_bad_images=run.skip_bad_images,
+            exclude=run.exclude,
             # what is kept in memory is decoded in full at the start anyway
             check_images=run.augmentation == "crop" or run.skip_bad_images,
             seed=run.seed,

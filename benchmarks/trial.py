@@ -530,10 +530,10 @@ def tuning(dataset: str, loss: str, arm: str, number: int) -> Trial:
     return Trial("tune", dataset, "held-out", loss, arm, False, "none", number)
 
 
-def tuned(results: Results, loss: str, arm: str) -> tuple[int, Setting]:
-    """The best trial of an arm so far and its setting."""
+def tuned(results: Results, loss: str, arm: str, trials: int | None = None) -> tuple[int, Setting]:
+    """The best trial of an arm so far, or of its first so many, and its setting."""
     made = scores(results, loss, arm)
-    best = max(made, key=lambda number: made[number])
+    best = max((n for n in made if trials is None or n < trials), key=lambda number: made[number])
     return best, Setting(**results.by_key[tuning(SETS[0], loss, arm, best).key]["setting"])
 
 
@@ -576,13 +576,24 @@ def searched(results: Results, loss: str, arm: str, number: int) -> Setting:
 
 
 def tune(results: Results, folder: Path, losses: list[str], trials: int) -> Iterator[None]:
-    """Search the settings of each loss and arm, round by round, so that all have equally many at any time."""
+    """Search the settings of each loss and arm, round by round, so that all have equally many at any time.
+
+    At the end each arm tries the best settings of the others: no arm is behind for want of luck in its draws alone.
+    """
     pairs = [(loss, arm) for loss in losses for arm in arms_of(loss, ARMS)]
     for number, (loss, arm) in itertools.product(range(trials), pairs):
-        setting = functools.cache(functools.partial(searched, results, loss, arm, number))
+        search = functools.cache(functools.partial(searched, results, loss, arm, number))
         for dataset in SETS:
-            results.get(tuning(dataset, loss, arm, number), setting, folder)
+            results.get(tuning(dataset, loss, arm, number), search, folder)
             yield
+    for (loss, arm), (place, donor) in itertools.product(pairs, enumerate(ARMS)):
+        if donor != arm and donor in arms_of(loss, ARMS):
+            best, own = (tuned(results, loss, which, trials)[1] for which in (donor, arm))
+            doubt = 0.0 if arm == "plain" else best.doubt or own.doubt
+            setting = functools.partial(Setting, best.learning_rate, best.loss_kwargs, doubt)
+            for dataset in SETS:
+                results.get(tuning(dataset, loss, arm, trials + place), setting, folder)
+                yield
 
 
 def arms_of(loss: str, arms: tuple[str, ...]) -> tuple[str, ...]:

@@ -216,8 +216,7 @@ def figure(scores: Scores) -> Figure:
             axes.scatter(singles, [row + offset] * len(singles), s=9, alpha=0.35, linewidths=0, **style)
             if both := pooled(effects, [dataset]):
                 half = both.high - both.mean
-                label = dataset if row == 0 else None
-                axes.errorbar(both.mean, row + offset, xerr=half, capsize=3, markersize=5, label=label, **style)
+                axes.errorbar(both.mean, row + offset, xerr=half, capsize=3, markersize=5, **style)
         axes.axvline(0, color="#666666", linewidth=1)
         axes.set_title(
             {"metric": "metric, less plain", "Mixup": "with Mixup, less without"}.get(name, name), fontsize=10
@@ -225,6 +224,8 @@ def figure(scores: Scores) -> Figure:
         axes.set_xlabel("MAP@R, points")
     panels[0].set_yticks(range(len(COMPARED)), [TITLES[arm] for arm in COMPARED])
     panels[0].invert_yaxis()
+    for dataset in SETS:
+        panels[0].plot([], [], linestyle="", color=COLORS[dataset], marker=MARKERS[dataset], label=dataset)
     panels[0].legend(fontsize=8)
     return drawn
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from idml_hf.evaluation import retrieval_metrics
 from idml_hf.losses import LOSSES
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -26,7 +27,7 @@ def load(name: str) -> ModuleType:
     return module
 
 
-trial, report = load("trial"), load("trial_report")
+trial, report, pair_score = load("trial"), load("trial_report"), load("pair_score")
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +65,9 @@ def test_a_trial_is_tuned_compared_and_reported(
     call(monkeypatch, trial, "noise", folder, *common, "--number", 1)
     rows = [json.loads(line) for line in results.read_text().splitlines()]
     count = {stage: sum(row["stage"] == stage for row in rows) for stage in ("tune", "choice", "compare", "noise")}
-    # trials, Mixup, directions and sets are two each
+    # trials, Mixup, directions and sets are two each, and each arm tries the other's best settings on both sets
     assert count == {
-        "tune": 4 * len(arms),
+        "tune": 4 * len(arms) + 4,
         "choice": len(arms),
         "compare": 8 * len(arms),
         "noise": 2 * len(noise_arms),
@@ -83,6 +84,22 @@ def test_a_trial_is_tuned_compared_and_reported(
     call(monkeypatch, report, results, "--figure", tmp_path / "trial.png")
     assert "| metric | introspective |" in capsys.readouterr().out
     assert (tmp_path / "trial.png").stat().st_size > 10_000
+    pairs = tmp_path / "pairs.jsonl"
+    call(
+        monkeypatch,
+        pair_score,
+        folder,
+        "--trial",
+        results,
+        "--results",
+        pairs,
+        "--losses",
+        "proxy_anchor",
+        "--seeds",
+        1,
+    )
+    (first, second) = map(json.loads, pairs.read_text().splitlines())
+    assert all(0.5 < row["pair_auroc_both"] <= 1 and row["pair_ece_both"] < 0.2 for row in (first, second))
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -137,3 +154,12 @@ def test_features_are_read_from_what_the_command_stores(folder: Path, tmp_path: 
     pq.write_table(pa.table(columns), store / "train.parquet")
     for ours, theirs in zip(*(trial.read_store(f, "emoji", "train") for f in (tmp_path, folder)), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_a_pair_score_that_is_the_cosine_ranks_as_the_cosine_does() -> None:
+    generator = torch.Generator().manual_seed(0)
+    embeddings = torch.nn.functional.normalize(torch.randn(200, 8, generator=generator), dim=1)
+    store = trial.Store(embeddings, torch.arange(200) // 5, torch.arange(200) % 3)
+    ours = pair_score.map_at_r(embeddings, torch.zeros(200, 2), store, (), np.array([3.0, 1.0]))
+    peer = retrieval_metrics(embeddings, store.labels, groups=store.groups)["map_at_r"]
+    assert ours == pytest.approx(peer, abs=1e-6)

@@ -199,7 +199,7 @@ def test_every_part_can_be_given_to_the_command_line():
 
 
 def test_no_recipe_is_left_out():
-    """Every file belongs to a table, or is a base of one, or is a form of the metric to put together with others."""
+    """Every file belongs to a table, is a base of one, or is a form of the metric or a tuned loss to put into others."""
     used = {part for table in TABLES.values() for row in table.rows for part in row.recipes}
     bases = {
         "paper/retrieval.yaml",
@@ -209,5 +209,33 @@ def test_no_recipe_is_left_out():
     }
     there = {path.relative_to(RECIPES).as_posix() for path in RECIPES.rglob("*.yaml")}
     forms = {f"forms/{form}.yaml" for form in ("none", "ratio", "released", "released_classification")}
-    assert there == used | bases | forms
+    tuned = {path for path in there if path.startswith("tuned/")}
+    assert there == used | bases | forms | tuned
     assert there == {f"{name}.yaml" for name in packaged_recipes()}
+
+
+TUNED = [name for name in packaged_recipes() if name.startswith("tuned/")]
+
+
+def test_both_kinds_of_loss_have_tuned_recipes():
+    assert {name.split("/")[1] for name in TUNED} == {"plain", "introspective"}
+
+
+@pytest.mark.parametrize("name", TUNED)
+def test_tuned_losses_are_not_the_papers(name):
+    """What beat the paper's settings on two sets has a recipe of its own; the paper's recipes keep the paper's."""
+    _, method, loss = name.split("/")
+    run = Run(output="somewhere", **load_recipe(RECIPES / f"{name}.yaml"))
+    assert (run.method, run.loss) == (method, loss)
+    assert run.loss_kwargs.items() != MARGINS[loss].items()
+    model = IDMLForMetricLearning.from_backbone(
+        "resnet18",
+        pretrained=False,
+        method=run.method,
+        loss=loss,
+        loss_kwargs=run.loss_kwargs,
+        embedding_dim=8,
+        num_train_classes=3,
+    )
+    labels = torch.tensor([0, 0, 1, 1, 2, 2])
+    assert model.train()(torch.randn(6, 3, 32, 32), labels=labels).loss.isfinite()

@@ -199,7 +199,7 @@ def test_every_part_can_be_given_to_the_command_line():
 
 
 def test_no_recipe_is_left_out():
-    """Every file belongs to a table, is a base of one, or is a form of the metric or a tuned loss to put into others."""
+    """Every file belongs to a table, is a base of one, or is a form of the metric or a tuned loss, to put together."""
     used = {part for table in TABLES.values() for row in table.rows for part in row.recipes}
     bases = {
         "paper/retrieval.yaml",

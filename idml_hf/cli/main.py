@@ -26,6 +26,7 @@ from . import (
     remove,
     search,
     train,
+    tune,
 )
 from .command import Command
 from .terminal import run_app
@@ -40,6 +41,7 @@ app = typer.Typer(
 for group in (
     train,
     features,
+    tune,
     evaluate,
     embed,
     index,

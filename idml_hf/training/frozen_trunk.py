@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,10 @@ from .arguments import IDMLTrainingArguments
 from .closed_form import discriminant_head
 from .degradation import degraded_views
 from .trainer import IDMLTrainer
+
+MOST_STEPS = 300
+"""Batches after which an uncertainty head on stored features has learnt what it can: on held-out training classes of
+two data sets more of them made it worse."""
 
 # keeps the stream of draws apart from those of batches and degradations
 _STREAM = 0xF2A
@@ -93,26 +98,35 @@ def _features(model: IDMLModel, pixels: Tensor) -> np.ndarray:
     return model.features(pixels)[1].half().cpu().numpy()
 
 
+Head = tuple[np.ndarray, np.ndarray]
+"""Weight and bias of a semantic head."""
+
+
 def fit_heads(
-    model: IDMLForMetricLearning, stored: FrozenFeatures, args: IDMLTrainingArguments, head: str
+    model: IDMLForMetricLearning,
+    stored: FrozenFeatures,
+    args: IDMLTrainingArguments,
+    head: str,
+    start: Head | None = None,
 ) -> list[dict[str, Any]]:
     """Fit the heads of `model` to stored features of its backbone.
 
     The semantic head is fitted in closed form, and stays so under `head="closed_form"`, unless the metric has to train
     the uncertainty (`uncertainty_ranking=0` with an introspective form); under `"trained"` the loss goes on from
-    there. The uncertainty head is trained as ever.
+    there. The uncertainty head is trained as ever; where it is all that is trained, for at most `MOST_STEPS` batches,
+    or as many as `args.max_steps` says.
 
     Args:
         model: The model; its heads, loss and memory change.
         stored: Features of its training images.
         args: Arguments of the trainer.
         head: `"closed_form"` or `"trained"`.
+        start: What `closed_form` gives for these features, where it is known already.
 
     Returns:
         The trainer's log; empty if there was nothing to train.
     """
-    weight, bias = discriminant_head(stored.features, stored.labels, model.config.embedding_dim)
-    weight, bias = _of_unit_length(weight, bias, stored.features)
+    weight, bias = start or closed_form(stored.features, stored.labels, model.config.embedding_dim)
     twin = on_vectors(model, stored.features.shape[1])
     with torch.no_grad():
         twin.idml.semantic_head.weight.copy_(torch.from_numpy(weight))
@@ -122,6 +136,7 @@ def fit_heads(
     if fixed:
         twin.idml.semantic_head.requires_grad_(False)
         twin.loss = _NoLoss()
+        args = _with_most_steps(args, len(stored.labels))
     log: list[dict[str, Any]] = []
     if not fixed or model.config.ranks_uncertainty:
         trainer = _HeadTrainer(
@@ -136,11 +151,35 @@ def fit_heads(
     return log
 
 
-def _of_unit_length(weight: np.ndarray, bias: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same head with outputs of mean norm 1, a scale at which a loss can go on from it."""
-    some = np.asarray(features[: 2**14], dtype=np.float32)
-    scale = 1 / np.linalg.norm(some @ weight.T + bias, axis=1).mean()
+def closed_form(features: Any, labels: Any, embedding_dim: int) -> Head:
+    """The semantic head in closed form, with outputs of mean norm 1, a scale at which a loss can go on from it."""
+    rows = _UnitRows(features)
+    weight, bias = discriminant_head(rows, labels, embedding_dim)
+    scale = 1 / np.linalg.norm(rows[: 2**14] @ weight.T + bias, axis=1).mean()
     return weight * scale, bias * scale
+
+
+class _UnitRows:
+    """The rows of a matrix with unit norm, as the backbone of vectors hands them on."""
+
+    def __init__(self, rows: Any) -> None:
+        self.rows, self.shape = rows, rows.shape
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __getitem__(self, key: slice) -> np.ndarray:
+        block = np.asarray(self.rows[key], dtype=np.float32)
+        return block / np.linalg.norm(block, axis=1, keepdims=True).clip(1e-12)
+
+
+def _with_most_steps(args: IDMLTrainingArguments, images: int) -> IDMLTrainingArguments:
+    steps = args.num_train_epochs * -(-images // (args.per_device_train_batch_size * args.world_size))
+    if args.max_steps > 0 or steps <= MOST_STEPS:
+        return args
+    args = copy.copy(args)
+    args.max_steps = MOST_STEPS
+    return args
 
 
 def on_vectors(model: Any, width: int) -> Any:

@@ -20,6 +20,8 @@ from .settings import Run
 
 logger = logging.getLogger("idml_hf.training")
 
+_REMEMBERED = 2048
+
 MOST_TEST_VECTORS = 10_000
 """More test vectors than these are not measured: the time of an evaluation grows with the square of their number."""
 
@@ -75,6 +77,8 @@ def run_on_vectors(run: Run) -> tuple[Run, VectorData]:
         "pool": "avg",
         "pretrained": False,
         "embedding_dim": run.embedding_dim or min(IDMLConfig.embedding_dim, width),
+        # a model of vectors is asked about many of them, and the time it takes grows with what it remembers
+        "reference_size": run.reference_size or _REMEMBERED,
     }
     return _with(run, own | {"weights": None, "image_size": None, "crop_pct": None}), data
 

@@ -21,6 +21,7 @@ EXTRAS = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "milvus": ("pymilvus", "milvus_lite"),
     "st": ("sentence_transformers",),
+    "tune": ("optuna",),
 }
 # a training as a page recommends it, cut down to what shows that the command works
 SMALL = {"--backbone": "test_resnet", "--epochs": "1", "--image-size": "32", "--batch-size": "16"}
@@ -64,6 +65,8 @@ def run_command(command: str) -> None:
 
 def made_small(arguments: list[str]) -> list[str]:
     """The arguments of a command, with those of a training replaced by small ones."""
+    if arguments[0] == "tune":
+        return [*arguments, "--trials", "2", "--epochs", "1", "--batch-size", "16"]
     if arguments[0] not in ("train", "features"):
         return arguments
     given = [name for name in SMALL if name in arguments]

@@ -38,7 +38,7 @@ def features(
     group_column: GroupColumn = None,
     skip_bad_images: SkipBad = False,
     seed: Annotated[int, typer.Option(help="Seed of random weights and of degraded copies", min=0)] = 0,
-    batch_size: Annotated[int, typer.Option(help="Images at a time", min=1)] = 120,
+    batch_size: Annotated[int, typer.Option(help="Images at a time; degraded copies depend on it", min=1)] = 120,
     workers: Workers = 0,
     shard_size: Annotated[int, typer.Option(help="Images a file, rounded up to whole batches", min=1)] = 10_000,
 ) -> None:
@@ -63,11 +63,10 @@ def features(
         group_column=group_column,
         skip_bad_images=skip_bad_images,
         seed=seed,
-        batch_size=batch_size,
         workers=workers,
         frozen_trunk=True,
     )
-    store = make_features(run, shard_size)
+    store = make_features(run, shard_size, batch_size)
     if is_first_process():
         counts = ", ".join(f"{len(images)} {split} images" for split, images in store.splits.items())
         typer.echo(f"{counts}, {store.splits['train'].width} values each, in {output}")

@@ -57,6 +57,14 @@ def split_by_class(images: Labelled, num_train_classes: int | None = None) -> tu
     return images.select(train).renumbered(), images.select(images.labels >= first).renumbered()
 
 
+def split_last_classes(images: Labelled, test_fraction: float) -> tuple[Labelled, Labelled]:
+    """As `split_by_class`, with so many of all classes for test, at least one; with 0 none, and all images train."""
+    if test_fraction == 0:
+        return images.renumbered(), images.select(np.zeros(len(images), dtype=bool)).renumbered()
+    tested = min(max(1, round(test_fraction * images.num_classes)), images.num_classes - 1)
+    return split_by_class(images, images.num_classes - tested)
+
+
 def hold_out_classes(train: Labelled, fraction: float, seed: int) -> tuple[Labelled, Labelled]:
     """Hold whole classes out of the training set, to choose among models without looking at test classes.
 
@@ -120,10 +128,7 @@ def retrieval_splits(source: Source, test_fraction: float | None = None) -> tupl
         images = join_splits(splits)
         if not images.num_classes:
             raise ValueError(NO_CLASSES)
-        if test_fraction == 0:
-            return images.renumbered(), None, images.select(np.zeros(len(images), dtype=bool)).renumbered()
-        tested = min(max(1, round(test_fraction * images.num_classes)), images.num_classes - 1)
-        train, test = split_by_class(images, images.num_classes - tested)
+        train, test = split_last_classes(images, test_fraction)
         return train, None, test
     if "all" in splits or (spec is not None and (spec.num_train_classes or spec.task == "classification")):
         train, test = split_by_class(join_splits(splits), spec.num_train_classes if spec else None)

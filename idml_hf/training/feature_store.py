@@ -29,6 +29,8 @@ from idml_hf.processes import join_processes
 from .frozen_trunk import FrozenFeatures, read_features
 
 BACKBONE_FILE = "backbone.safetensors"
+READ_BATCH = 120
+"""Images that are read together unless told otherwise; a batch degrades its images with one another."""
 _FORMAT = 1
 
 
@@ -110,7 +112,7 @@ def store_features(
     group_column: str | None = None,
     degraded_share: float = 0.0,
     seed: int = 0,
-    batch_size: int = 64,
+    batch_size: int = READ_BATCH,
     num_workers: int = 0,
     shard_size: int = 10_000,
     further: Mapping[str, Any] | None = None,
@@ -247,4 +249,4 @@ def _as_read(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-__all__ = ["BACKBONE_FILE", "FeatureStore", "is_store", "store_features"]
+__all__ = ["BACKBONE_FILE", "READ_BATCH", "FeatureStore", "is_store", "store_features"]

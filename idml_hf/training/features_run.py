@@ -7,20 +7,24 @@ from pathlib import Path
 from transformers import set_seed
 
 from .arguments import IDMLTrainingArguments
-from .feature_store import FeatureStore, store_features
+from .feature_store import READ_BATCH, FeatureStore, store_features
 from .models import build_model
 from .settings import Run
 from .tasks import TASKS
 
 
-def make_features(run: Run, shard_size: int = 10_000, progress: bool = True) -> FeatureStore:
+def make_features(
+    run: Run, shard_size: int = 10_000, batch_size: int = READ_BATCH, progress: bool = True
+) -> FeatureStore:
     """Store what the backbone of a run says of its training and test images, in `run.output`.
 
-    A run on the store, with the same seed, ends with the weights that the run itself ends with.
+    A run on the store, with the same seed, ends with the weights that the run itself ends with, if `batch_size` is
+    left alone.
 
     Args:
         run: The settings, of which those of the backbone and of the data count.
         shard_size: Images a file.
+        batch_size: Images at a time, on which the degraded copies depend.
         progress: Whether to show progress bars.
 
     Raises:
@@ -39,7 +43,7 @@ def make_features(run: Run, shard_size: int = 10_000, progress: bool = True) -> 
         group_column=data.group_column,
         degraded_share=IDMLTrainingArguments.degraded_share,
         seed=run.seed,
-        batch_size=run.batch_size,
+        batch_size=batch_size,
         num_workers=run.workers,
         shard_size=shard_size,
         further={

@@ -42,7 +42,7 @@ from .curve import plot_training
 from .declaration import declared, typed
 from .deterministic_trainer import DeterministicTrainer
 from .effective import effective_settings
-from .feature_store import store_features
+from .feature_store import READ_BATCH, store_features
 from .frozen_trunk import fit_heads, on_vectors
 from .models import build_model
 from .sampler import fitting_batch_size
@@ -203,7 +203,7 @@ def _fit_heads(
             Path(run.output) / CHECKPOINTS / "features",
             degraded_share=args.degraded_share if model.config.ranks_uncertainty else 0.0,
             seed=run.seed,
-            batch_size=run.batch_size,
+            batch_size=READ_BATCH,
             num_workers=run.workers,
             progress=progress,
         ).train

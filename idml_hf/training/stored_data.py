@@ -12,7 +12,7 @@ import numpy as np
 
 from idml_hf.configuration_idml import VECTORS, IDMLConfig
 from idml_hf.data import VectorSet, generator, load_vectors
-from idml_hf.data.splits import hold_out_classes, split_by_class
+from idml_hf.data.splits import hold_out_classes, split_by_class, split_last_classes
 
 from .feature_store import BACKBONE_FILE, FeatureStore, is_store
 from .frozen_trunk import FrozenFeatures
@@ -47,6 +47,11 @@ class VectorData:
     trunk_weights: str
 
     @property
+    def protocol(self) -> str:
+        """As of `RetrievalData`."""
+        return "plain" if self.group_column is None else f"grouped:{self.group_column}"
+
+    @property
     def features(self) -> FrozenFeatures:
         """What heads are fitted to."""
         return FrozenFeatures(self.train.vectors, self.degraded, self.train.labels, self.train.groups)
@@ -63,8 +68,6 @@ def run_on_vectors(run: Run) -> tuple[Run, VectorData]:
         ValueError: naming a file that does not fit, or a setting that the vectors leave no choice of.
     """
     assert run.features is not None
-    if run.test_fraction is not None:
-        raise ValueError("test_fraction divides the classes of pictures; stored features are divided already")
     path = Path(run.features)
     if is_store(path):
         return _on_store(run, FeatureStore.open(path))
@@ -85,6 +88,8 @@ def run_on_vectors(run: Run) -> tuple[Run, VectorData]:
 
 def _on_store(run: Run, store: FeatureStore) -> tuple[Run, VectorData]:
     plan = store.plan
+    if run.test_fraction is not None:
+        raise ValueError("test_fraction divides classes, and those of stored features are divided already")
     if run.labels is not None:
         raise ValueError(f"{store.folder} has the labels of its images: leave out --labels")
     own = {name: plan[name] for name in ("backbone", "pool", "image_size", "crop_pct", "group_column")}
@@ -106,7 +111,12 @@ def _divided(run: Run, name: str, splits: dict[str, VectorSet]) -> VectorData:
         raise ValueError(f"{name} has no labels, and heads are fitted to classes: a column `label`, or --labels")
     validation = None
     if "all" in known:
-        train, test = split_by_class(known["all"])
+        if run.test_fraction is None:
+            train, test = split_by_class(known["all"])
+        else:
+            train, test = split_last_classes(known["all"], run.test_fraction)
+    elif run.test_fraction is not None:
+        raise ValueError(f"test_fraction divides classes, and those of {name} are divided already")
     elif "train" in known and "test" in known:
         train, test = known["train"].renumbered(), known["test"].renumbered()
         validation = known["validation"].renumbered() if "validation" in known else None

@@ -19,7 +19,7 @@ from idml_hf.training.feature_store import FeatureStore, is_store
 from idml_hf.training.features_run import make_features
 from idml_hf.training.frozen_trunk import on_vectors
 
-BACKBONE = {"backbone": "test_resnet", "pretrained": False, "image_size": 32, "batch_size": 8, "group_column": None}
+BACKBONE = {"backbone": "test_resnet", "pretrained": False, "image_size": 32}
 HEADS = {"embedding_dim": 8, "epochs": 1}
 
 
@@ -40,7 +40,7 @@ def photos(tmp_path_factory):
 def store(photos, tmp_path_factory):
     folder = tmp_path_factory.mktemp("store") / "features"
     run = Run(output=str(folder), dataset=str(photos), frozen_trunk=True, **BACKBONE)
-    return make_features(run, shard_size=10, progress=False)
+    return make_features(run, shard_size=10, batch_size=8, progress=False)
 
 
 def test_the_store_keeps_what_training_and_test_images_are(store):
@@ -58,7 +58,8 @@ def test_the_store_keeps_what_training_and_test_images_are(store):
 
 
 @pytest.mark.parametrize("head", ["closed_form", "trained"])
-def test_heads_are_those_of_a_run_that_reads_the_images_itself(photos, store, tmp_path, head):
+def test_heads_are_those_of_a_run_that_reads_the_images_itself(photos, store, tmp_path, head, monkeypatch):
+    monkeypatch.setattr("idml_hf.training.run.READ_BATCH", 8)  # as of the store
     settings = HEADS | {"head": head, "batch_size": 8, "seed": 0}
     itself = train(
         Run(output=str(tmp_path / "a"), dataset=str(photos), frozen_trunk=True, **(BACKBONE | settings)),
@@ -98,6 +99,7 @@ def test_an_interrupted_store_goes_on_with_what_is_missing(photos, store):
     make_features(
         Run(output=str(store.folder), dataset=str(photos), frozen_trunk=True, **BACKBONE),
         shard_size=10,
+        batch_size=8,
         progress=False,
     )
     for file, (content, time) in before.items():
@@ -109,14 +111,14 @@ def test_an_interrupted_store_goes_on_with_what_is_missing(photos, store):
     ("other", "message"),
     [
         ({"seed": 1}, "features of another backbone"),
-        ({"batch_size": 4}, "made with another batch_size"),
+        ({"crop_pct": 0.5}, "made with another processor"),
         ({"image_size": 48}, "made with another processor"),
     ],
 )
 def test_a_store_of_something_else_is_refused(photos, store, other, message):
     run = Run(output=str(store.folder), dataset=str(photos), frozen_trunk=True, **(BACKBONE | other))
     with pytest.raises(ValueError, match=message):
-        make_features(run, shard_size=10, progress=False)
+        make_features(run, shard_size=10, batch_size=8, progress=False)
 
 
 def test_a_run_on_a_store_has_the_backbone_of_the_store(store, tmp_path):

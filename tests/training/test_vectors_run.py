@@ -142,6 +142,13 @@ def test_bad_input_is_named(folder, tmp_path):
         run("index", folder / "m", "--dataset", "emoji-mini", "--output", tmp_path / "i")
 
 
+def test_all_classes_may_train(folder, tmp_path):
+    arguments = ("train", "--features", folder / "x.parquet", "--test-fraction", 0, "--epochs", 1)
+    run(*arguments, "--output", tmp_path / "m")
+    assert "recall_at_1" not in json.loads((tmp_path / "m" / "metrics.json").read_text())
+    assert IDMLModel.from_pretrained(tmp_path / "m").encode(vectors()[0]).semantic.shape[1] == WIDTH
+
+
 def test_groups_are_a_column(folder, tmp_path):
     arguments = ("train", "--features", folder / "x.parquet", "--group-column", "shop", "--epochs", 1)
     run(*arguments, "--output", tmp_path / "m")

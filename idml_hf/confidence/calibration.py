@@ -46,6 +46,8 @@ class Calibration:
         classes, families: how many there were; classes that are mistaken for each other are one family.
         low, high: smallest and largest value seen of each input.
         warnings: what speaks against the promise.
+        surprise: of the classes on a list, at most, see [`~idml_hf.confidence.lists.levels_of`]; empty where lists
+            were not calibrated.
     """
 
     signals: Sequence[str]
@@ -66,6 +68,7 @@ class Calibration:
     low: Sequence[float] = ()
     high: Sequence[float] = ()
     warnings: Sequence[str] = ()
+    surprise: Sequence[float | None] = ()
 
     @classmethod
     def fit(

@@ -50,14 +50,31 @@ def queries_of(gallery: Gallery) -> LabelledQueries:
     return LabelledQueries(*rows, gallery.labels[known], gallery.class_names)
 
 
-def warnings_of(trained_on: TrainedOn, queries: LabelledQueries, images: Any = None) -> tuple[str, ...]:
-    """What is to be said where the model was trained on classes that calibrate it.
+LARGER = 3
+"""So many times as many images as calibrate it, and a collection is another one than that of the promise."""
+
+
+def warnings_of(
+    trained_on: TrainedOn, queries: LabelledQueries, images: Any = None, size: int | None = None
+) -> tuple[str, ...]:
+    """What speaks against a promise: training classes that calibrate, or a collection that is much larger.
 
     Args:
         trained_on: what the model was trained on.
         queries: the labelled images.
         images: where they come from; without pictures, classes are compared by their names.
+        size: images of the collection that is searched in, unless these are searched for in it.
     """
+    warnings = _training_classes(trained_on, queries, images)
+    if size is not None and size > LARGER * len(queries.labels):
+        warnings += (
+            f"the index has {size} images, but {len(queries.labels)} calibrate it, searched for among each other; a "
+            "larger collection has more false matches, so more answers may be wrong than promised",
+        )
+    return warnings
+
+
+def _training_classes(trained_on: TrainedOn, queries: LabelledQueries, images: Any) -> tuple[str, ...]:
     labels = np.unique(queries.labels)
     if isinstance(images, ImageSet):
         known = trained_on.known_classes(images)
@@ -72,4 +89,4 @@ def warnings_of(trained_on: TrainedOn, queries: LabelledQueries, images: Any = N
     )
 
 
-__all__ = ["labelled_queries", "queries_of", "warnings_of"]
+__all__ = ["LARGER", "labelled_queries", "queries_of", "warnings_of"]

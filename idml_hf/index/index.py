@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from idml_hf.confidence.calibration import ABSENT, DELTA, Calibration
 from idml_hf.confidence.collection import Collection
 from idml_hf.confidence.labelled_queries import MOST_QUERIES, LabelledQueries, judge_among_themselves
+from idml_hf.confidence.lists import level, levels_of, surprise_of_right_classes, surprises
 from idml_hf.data import ImageSet, VectorSet
 from idml_hf.embedding import Embeddings, embed_dataset, training_cohort
 from idml_hf.embedding_shards import read_shards
@@ -544,7 +545,8 @@ class IDMLIndex:
             images = gallery_images(validation)
             labelled = labelled_queries(self.embed(images, batch_size, progress), images)
         labelled = replace(labelled, cohort=self._cohort)
-        warnings = warnings_of(self._trained_on(), labelled, images if isinstance(images, ImageSet) else None)
+        size = len(self) if against == "itself" else None
+        warnings = warnings_of(self._trained_on(), labelled, images if isinstance(images, ImageSet) else None, size)
         for warning in warnings:
             logger.warning("%s", warning)
         if against == "itself":
@@ -558,7 +560,9 @@ class IDMLIndex:
         calibration = Calibration.fit(
             outcomes, absent=absent, error_rate=error_rate, delta=delta, metric=metric, seed=seed
         )
-        self.calibration = replace(calibration, warnings=warnings)
+        right = surprise_of_right_classes(labelled, seed) if against == "itself" else np.zeros(0)
+        levels = [bound if np.isfinite(bound) else None for bound in levels_of(right)]
+        self.calibration = replace(calibration, warnings=warnings, surprise=levels)
         return self.calibration
 
     def _training_cohort(self) -> np.ndarray | None:
@@ -619,6 +623,37 @@ class IDMLIndex:
             where=where,
             queries=names,
         )
+
+    def shortlist(self, images: Any, miss: float = 0.1, *, batch_size: int = 64) -> list[list[str]]:
+        """For each image the shortest list of classes that holds the right one, but for a share `miss` of the lists.
+
+        The list is as long as it has to be: of one class for a clear picture, of many for a doubtful one. The promise
+        is for images whose class the index has; see [`idml_hf.confidence.lists`].
+
+        Args:
+            images: as for `search`.
+            miss: accepted share of the lists that miss the right class, in (0, 1), in steps of half a percent.
+            batch_size: images embedded at a time.
+
+        Returns:
+            Names of classes, the likeliest first; all classes where the calibration had too few images for a promise.
+
+        Raises:
+            ValueError: if the index is not calibrated with images among themselves, or `miss` is out of range.
+        """
+        if self.calibration is None or not len(self.calibration.surprise):
+            raise ValueError("the index is not calibrated for lists: calibrate it with labelled images")
+        bound = level([np.inf if one is None else one for one in self.calibration.surprise], miss)
+        semantic = self.embed(read_queries(images)[0], batch_size).semantic
+        collection = self._searcher().collection
+        means = collection.class_means
+        found = surprises(semantic, collection.semantic, means, collection.labels)
+        order = np.argsort(found, axis=1, kind="stable")
+        names = self.gallery.names_of(means.labels)
+        return [
+            [str(names[at]) for rank, at in enumerate(row) if not rank or found[query, at] <= bound]
+            for query, row in enumerate(order)
+        ]
 
     def search_embeddings(
         self,

@@ -124,3 +124,12 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: str) -> None:
 
 def test_where_nothing_is_known_nothing_is_said(tmp_path: Path) -> None:
     assert not TrainedOn.read(None) and not TrainedOn.read("") and not TrainedOn.read(tmp_path / "gone")
+
+
+def test_a_collection_much_larger_than_its_calibration_is_a_warning_too(data: Path, trained: Path) -> None:
+    test = load_images(data, split="test")
+    index = IDMLIndex.build(trained, test, progress=False)
+    few = test.select(test.labels < 8)
+    (warning,) = index.calibrate(few, absent=0.3, progress=False).warnings
+    assert f"has {len(test)} images, but {len(few)} calibrate it" in warning
+    assert index.calibrate(test, progress=False).warnings == ()

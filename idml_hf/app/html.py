@@ -14,9 +14,10 @@ STYLE = """
 .idml-cards {display: grid; grid-template-columns: repeat(auto-fill, minmax(118px, 1fr)); gap: 10px;}
 .idml-card, .idml-pair {border: 1px solid var(--border-color-primary); border-radius: 8px; padding: 8px; min-width: 0;}
 .idml-card img, .idml-none {width: 100%; aspect-ratio: 1; object-fit: contain; background: #fff; border-radius: 4px;}
-.idml-none {display: grid; place-items: center; color: #666; font-size: 12px;}
+.idml-none {display: grid; place-items: center; color: #595959; font-size: 12px;}
 .idml-name {font-weight: 600; overflow-wrap: anywhere; line-height: 1.25; margin-top: 4px;}
-.idml-caption {font-size: 12px; opacity: .8;}
+.idml-caption {font-size: 12px; color: var(--body-text-color);}
+.idml-file {font-size: 12px; overflow-wrap: anywhere; color: var(--body-text-color);}
 .idml-bar {height: 8px; border-radius: 4px; background: var(--border-color-primary); position: relative;}
 .idml-bar > span {display: block; height: 100%; border-radius: 4px;}
 .idml-bar > i {display: block; position: absolute; top: -4px; bottom: -4px; width: 2px; background: currentColor;}
@@ -26,12 +27,28 @@ STYLE = """
 .idml-sure {border-color: #1a9850;} .idml-unsure {border-color: #b8860b; border-style: dashed;}
 .idml-plain {border-color: var(--border-color-primary);}
 .idml-title {font-size: 20px; font-weight: 700; line-height: 1.3;}
+.idml-card summary {list-style: none; cursor: zoom-in;} .idml-card summary::-webkit-details-marker {display: none;}
+.idml-card details[open] summary {cursor: zoom-out;}
+.idml-card:has(details[open]) {grid-column: 1 / -1; max-width: 480px;}
+.idml-also {font-size: 12px; border-left: 3px solid #b8860b; padding-left: 6px; overflow-wrap: anywhere;}
+body:not(.dark) button[role=tab].selected {color: #3730a3 !important;}
+body:not(.dark) button.primary {background: #4338ca !important;}
+.or, .min_value, .max_value {color: var(--body-text-color) !important;}
+.idml-invite {padding: 18px; border: 2px dashed var(--border-color-primary); border-radius: 8px; line-height: 1.5;}
 .idml-pairs {display: grid; grid-template-columns: repeat(auto-fill, minmax(250px, 1fr)); gap: 10px;}
 .idml-pair {display: grid; grid-template-columns: 1fr 1fr; gap: 8px;}
 .idml-pair .idml-card {border: 0; padding: 0;} .idml-pair > .idml-caption {grid-column: 1 / 3;}
 """
 
-CONFIDENCE, UNCERTAINTY = "#1a9850", "#7b3294"
+# the names of Gradio's buttons say what is written on them
+NAMES = """() => {
+  const named = () => document.querySelectorAll("button.upload-container[aria-label]")
+    .forEach((button) => button.removeAttribute("aria-label"));
+  new MutationObserver(named).observe(document.body, {childList: true, subtree: true, attributes: true});
+  named();
+}"""
+
+ANSWER, NO_ANSWER, UNCERTAINTY = "#1a9850", "#b8860b", "#7b3294"
 
 
 @dataclass(frozen=True)
@@ -44,6 +61,8 @@ class Card:
         caption: a line below.
         uncertainty: of the image.
         rank: share of the collection that is less uncertain, 0 to 1.
+        file: its file's name.
+        also: another class under which the same picture is filed.
     """
 
     image: bytes | None
@@ -51,15 +70,20 @@ class Card:
     caption: str
     uncertainty: float
     rank: float
+    file: str = ""
+    also: str = ""
 
     def html(self) -> str:
         """The card as HTML, its texts escaped."""
         picture = '<div class="idml-none">no picture kept</div>'
         if self.image is not None:
-            picture = f'<img alt="{escape(self.name)}" src="{_data_url(self.image)}">'
+            seen = f'<img alt="{escape(self.name)}: show it larger or smaller" src="{_data_url(self.image)}">'
+            picture = f"<details><summary>{seen}</summary></details>"
+        file = f'<div class="idml-file">{escape(self.file)}</div>' if self.file not in ("", self.name) else ""
+        also = f'<div class="idml-also">same picture filed under {escape(self.also)}</div>' if self.also else ""
         title = f"uncertainty {self.uncertainty:.3f}, more than {self.rank:.0%} of the collection"
         return (
-            f'<div class="idml-card">{picture}<div class="idml-name">{escape(self.name)}</div>'
+            f'<div class="idml-card">{picture}<div class="idml-name">{escape(self.name)}</div>{file}{also}'
             f'<div class="idml-caption">{escape(self.caption)}</div>'
             f'<div class="idml-caption" title="{title}">uncertainty {self.uncertainty:.3f}'
             f"{_bar(self.rank, UNCERTAINTY)}</div></div>"
@@ -113,12 +137,22 @@ def verdict(name: str, judged: Judged | None, uncertainty: float, rank: float) -
         kind, title, why = "sure", escape(name), f"an answer takes a confidence of {below(judged.bar)}"
         if judged.reason:
             kind, title, why = "unsure", f"Not sure. The best guess is {escape(name)}", judged.reason
-        bar = _bar(judged.confidence, CONFIDENCE, min(judged.bar, 1))
+        bar = _bar(judged.confidence, NO_ANSWER if judged.reason else ANSWER, min(judged.bar, 1))
         rows.insert(0, _row("Confidence", bar, below(judged.confidence)))
         explained = f"{escape(why[:1].upper() + why[1:])}. {explained}"
     return (
         f'<div class="idml-verdict idml-{kind}"><div class="idml-title">{title}</div>{"".join(rows)}'
         f'<div class="idml-caption">{explained}</div></div>'
+    )
+
+
+def invitation(number: int, calibrated: bool) -> str:
+    """What the page says before there is a query."""
+    trust = "and it says “not sure” where that may be wrong" if calibrated else "and how certain the model is"
+    return (
+        f'<div class="idml-invite"><b>Which of the {number} images of this collection look like yours?</b><br>'
+        "Drop a picture, paste one, or take one with the camera; or try one of the examples. You get the nearest "
+        f"images, what the best of them is called, {trust}.</div>"
     )
 
 
@@ -137,4 +171,4 @@ def _data_url(image: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(image).decode()}"
 
 
-__all__ = ["STYLE", "Card", "Judged", "cards", "pairs", "verdict"]
+__all__ = ["ANSWER", "NAMES", "STYLE", "Card", "Judged", "cards", "invitation", "pairs", "verdict"]

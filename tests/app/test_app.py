@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,11 @@ import pytest
 from PIL import Image
 
 from idml_hf import IDMLIndex, IDMLModel
-from idml_hf.app.page import AppContents, launch_app
+from idml_hf.app.contents import ALL_CLASSES, AppContents
+from idml_hf.app.editing import Editor
+from idml_hf.app.html import ANSWER
+from idml_hf.app.page import launch_app
+from idml_hf.app.uploads import save_table, search_all
 from idml_hf.confidence.calibration import Calibration
 from idml_hf.confidence.risk_control import RiskControl
 from idml_hf.data import ImageSet, UnreadableImageError, load_images
@@ -63,7 +68,7 @@ def query(emoji: ImageSet, tmp_path: Path) -> str:
 
 def test_the_slider_turns_an_answer_into_not_sure(index: IDMLIndex, query: str) -> None:
     contents = AppContents(index)
-    result = contents.search(query)
+    result = contents.search([query])
     assert "Not sure" in contents.verdict(result, 10) and "takes a confidence of 90%" in contents.verdict(result, 10)
     assert "Not sure" not in contents.verdict(result, 50) and "60%" in contents.verdict(result, 50)
     assert "answers 25% of such queries" in contents.promise(10)
@@ -77,8 +82,8 @@ def test_without_calibration_nothing_is_promised(query: str, index: IDMLIndex) -
     plain._model = index.model
     contents = AppContents(plain)
     assert "not calibrated" in contents.promise(None)
-    assert contents.verdict(contents.search(query), None).count("idml-bar") == 1
-    assert contents.verdict(None, None) == contents.matches(None) == ""
+    assert contents.verdict(contents.search([query]), None).count("idml-bar") == 1
+    assert "of the 59 images" in contents.verdict(None, None) and contents.matches(None) == ""
 
 
 def test_names_from_an_index_cannot_run_in_the_page() -> None:
@@ -106,7 +111,7 @@ def test_a_bad_upload_is_said_without_telling_where_it_lies(index: IDMLIndex, tm
     messages = {"huge.png": "The image has 10000 x 10000 pixels", "broken.jpg": "The image has a broken header"}
     for name, message in messages.items():
         with pytest.raises(UnreadableImageError, match=message) as error:
-            AppContents(index).search(str(tmp_path / name))
+            AppContents(index).search([str(tmp_path / name)])
         assert str(tmp_path) not in str(error.value)
 
 
@@ -135,7 +140,7 @@ def test_no_file_outside_is_served_and_uploads_are_limited(served: str, tmp_path
     assert large.status_code == 413
     page = httpx.get(served)
     assert "default-src 'self'" in page.headers["content-security-policy"]
-    assert httpx.get(f"{served}/gradio_api/info").json()["named_endpoints"] == {}
+    assert httpx.get(f"{served}/gradio_api/info").json()["named_endpoints"].keys() == {"/search"}
 
 
 @pytest.fixture
@@ -182,13 +187,52 @@ def test_in_a_real_browser(served: str, browser: Any, query: str, tmp_path: Path
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.locator("#verdict").bounding_box()["width"] <= 390
 
-    page.get_by_role("tab", name="Collection").click()
+    open_tab(page, "Collection")
     page.wait_for_selector("#uncertain .idml-card", timeout=30_000)
     page.get_by_role("button", name="Find pairs").click()
     page.wait_for_selector("#duplicates :is(.idml-pair, p)", timeout=30_000)
 
+    open_tab(page, "Many pictures")
+    page.locator("input[type=file]:not([webkitdirectory])").nth(1).set_input_files([query, query])
+    page.get_by_role("button", name="Search for all").click()
+    page.get_by_role("button", name="Download as CSV").wait_for(timeout=60_000)
+
     outside = [url for url in asked if not url.startswith((served, "data:", "blob:"))]
     assert outside == []
+
+
+def open_tab(page: Any, name: str) -> None:
+    """Open a tab, which a narrow page has in a menu."""
+    if not page.get_by_role("tab", name=name).is_visible():
+        page.locator(".overflow-menu button").first.click()
+        page.locator(".overflow-dropdown").get_by_text(name).click()
+    else:
+        page.get_by_role("tab", name=name).click()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1200, 390])
+def test_the_page_can_be_used_by_everybody(served: str, browser: Any, query: str, width: int) -> None:
+    """axe-core (`npm install axe-core`, in this folder) finds nothing that is serious."""
+    axe = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
+    if not axe.exists():
+        pytest.skip("axe-core is not installed")
+    page = browser.new_context(bypass_csp=True, viewport={"width": width, "height": 900}).new_page()
+    page.goto(served)
+    page.locator("input[type=file]").first.wait_for(state="attached", timeout=60_000)
+    found = []
+    for step in ("empty", "found", "Many pictures", "Collection", "Change"):
+        if step == "found":
+            page.locator("input[type=file]").first.set_input_files(query)
+            page.wait_for_selector("#verdict .idml-verdict", timeout=60_000)
+        elif step != "empty":
+            open_tab(page, step)
+        page.wait_for_timeout(1000)
+        page.evaluate(axe.read_text(encoding="utf-8"))
+        violations = page.evaluate("axe.run(document)")["violations"]
+        found += [(step, v["id"]) for v in violations if v["impact"] in ("serious", "critical")]
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert found == []
 
 
 @pytest.mark.slow
@@ -202,3 +246,88 @@ def test_a_broken_upload_is_told_in_the_browser(served: str, browser: Any, tmp_p
     upload.wait_for(state="attached", timeout=60_000)
     upload.set_input_files(broken)
     page.get_by_text("The image cannot be decoded").first.wait_for(timeout=30_000)
+
+
+def test_a_green_bar_is_an_answer(index: IDMLIndex, query: str) -> None:
+    contents = AppContents(index)
+    result = contents.search([query])
+    assert ANSWER in contents.verdict(result, 50) and ANSWER not in contents.verdict(result, 10)
+
+
+def test_the_search_is_narrowed_to_a_class_and_takes_several_pictures(index: IDMLIndex, query: str) -> None:
+    contents = AppContents(index)
+    name = index.gallery.name_of(int(index.gallery.labels[30]))
+    assert name in contents.classes and contents.classes[0] == ALL_CLASSES
+    assert set(contents.search([query], name).names[0]) == {name}
+    assert len(contents.search([query, query])) == 1
+
+
+def test_a_picture_filed_twice_is_told_on_its_cards() -> None:
+    index = IDMLIndex.from_embeddings(
+        np.eye(3)[[0, 0, 1]], labels=[0, 1, 2], class_names=["cup", "mug", "jug"], paths=["a.png", "b.png", "c.png"]
+    )
+    shown = AppContents(index).matches(index.search_embeddings(np.eye(3)[:1]))
+    assert shown.count("same picture filed under") == 2 and "filed under mug" in shown and "a.png" in shown
+
+
+def test_many_pictures_come_as_files_and_archives(index: IDMLIndex, emoji: ImageSet, tmp_path: Path) -> None:
+    for number in (3, 4):
+        emoji[number].save(tmp_path / f"{number}.png")
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no image")
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.write(tmp_path / "3.png", "folder/3.png")
+        archive.write(tmp_path / "broken.jpg", "broken.jpg")
+        archive.writestr("notes.txt", "no picture")
+    table, bad = search_all(index, [str(tmp_path / "all.zip"), str(tmp_path / "4.png")])
+    assert table["query"].to_pylist() == ["folder/3.png", "4.png"] and bad[0][0] == "broken.jpg"
+    assert table["score"].to_pylist() == pytest.approx([1, 1], abs=1e-5)
+    assert Path(save_table(table, tmp_path)).read_text(encoding="utf-8").startswith("query,rank,id,class")
+    (tmp_path / "none.zip").write_bytes(b"PK no archive")
+    with pytest.raises(ValueError, match=r"none\.zip cannot be unpacked"):
+        search_all(index, [str(tmp_path / "none.zip")])
+    with pytest.raises(ValueError, match=r"no picture that can be read: broken\.jpg"):
+        search_all(index, [str(tmp_path / "broken.jpg")])
+
+
+def test_the_index_is_changed_by_who_may(index: IDMLIndex, emoji: ImageSet, tmp_path: Path) -> None:
+    index.save(tmp_path / "index")
+    own = IDMLIndex.load(tmp_path / "index", index.model)
+    emoji[0].save(tmp_path / "new.png")
+    editor = Editor(own, tmp_path / "index", "word")
+    for attempt in (lambda: editor.add([str(tmp_path / "new.png")], "new"), lambda: editor.remove("1", "wörd")):
+        with pytest.raises(PermissionError, match="password is wrong"):
+            attempt()
+    assert len(own) == 59
+    assert "Added 1 images" in editor.add([str(tmp_path / "new.png")], "new class", "word")
+    saved = IDMLIndex.load(tmp_path / "index", index.model)
+    assert saved.gallery.name_of(int(saved.gallery.labels[-1])) == "new class"
+    assert saved.gallery.paths[-1].as_py() == "new.png"
+    assert "Removed 2 images; 58 are left" in editor.remove("1, 59", "word")
+    for wrong in ("", "one", "1"):
+        with pytest.raises(ValueError, match=r"ids|id"):
+            editor.remove(wrong, "word")
+    assert len(IDMLIndex.load(tmp_path / "index", index.model)) == 58
+
+
+@pytest.mark.parametrize(("host", "password", "can"), [("127.0.0.1", None, True), ("0.0.0.0", None, False)])
+def test_only_this_machine_changes_without_a_password(host, password, can, index, monkeypatch) -> None:
+    pytest.importorskip("gradio")
+    monkeypatch.delenv("IDML_HF_APP_PASSWORD", raising=False)
+    given: list[Any] = []
+    monkeypatch.setattr("idml_hf.app.page.build_app", lambda *arguments: given.append(arguments[2]) or Unlaunched())
+    launch_app(index, host=host, password=password)
+    launch_app(index, host=host, password="word")
+    assert (given[0] is not None) == can and given[1].password == "word"
+
+
+class Unlaunched:
+    """A page that is not served."""
+
+    def launch(self, **options: Any) -> None:
+        pass
+
+
+def test_programs_search_by_a_name_that_stays(served: str, query: str) -> None:
+    client = pytest.importorskip("gradio_client")
+    entry = client.Client(served, verbose=False).predict(client.handle_file(query), api_name="/search")
+    assert len(entry["matches"]) == 8 and entry["abstained"] is True and entry["confidence"] == pytest.approx(0.6)

@@ -31,6 +31,8 @@ from .frozen_trunk import FrozenFeatures, read_features
 BACKBONE_FILE = "backbone.safetensors"
 READ_BATCH = 120
 """Images that are read together unless told otherwise; a batch degrades its images with one another."""
+SHARD_SIZE = 10_000
+"""Images a file unless told otherwise."""
 _FORMAT = 1
 
 
@@ -114,7 +116,7 @@ def store_features(
     seed: int = 0,
     batch_size: int = READ_BATCH,
     num_workers: int = 0,
-    shard_size: int = 10_000,
+    shard_size: int = SHARD_SIZE,
     further: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> FeatureStore:
@@ -249,4 +251,4 @@ def _as_read(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-__all__ = ["BACKBONE_FILE", "READ_BATCH", "FeatureStore", "is_store", "store_features"]
+__all__ = ["BACKBONE_FILE", "READ_BATCH", "SHARD_SIZE", "FeatureStore", "is_store", "store_features"]

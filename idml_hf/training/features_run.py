@@ -7,14 +7,14 @@ from pathlib import Path
 from transformers import set_seed
 
 from .arguments import IDMLTrainingArguments
-from .feature_store import READ_BATCH, FeatureStore, store_features
+from .feature_store import READ_BATCH, SHARD_SIZE, FeatureStore, store_features
 from .models import build_model
 from .settings import Run
 from .tasks import TASKS
 
 
 def make_features(
-    run: Run, shard_size: int = 10_000, batch_size: int = READ_BATCH, progress: bool = True
+    run: Run, shard_size: int = SHARD_SIZE, batch_size: int = READ_BATCH, progress: bool = True
 ) -> FeatureStore:
     """Store what the backbone of a run says of its training and test images, in `run.output`.
 

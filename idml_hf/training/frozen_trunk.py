@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
+from transformers import PrinterCallback
 
 from idml_hf.configuration_idml import VECTORS, IDMLConfig
 from idml_hf.data import FeatureRows, ImageSet, generator
@@ -221,6 +222,9 @@ class _HeadTrainer(IDMLTrainer):
     ) -> None:
         super().__init__(model, args, **kwargs)
         self.degraded = degraded
+        if args.disable_tqdm:
+            # many heads are fitted in a row, and a line for each would hide how that goes on
+            self.remove_callback(PrinterCallback)
 
     def _images(self, pixel_values: Tensor) -> Tensor:
         return pixel_values

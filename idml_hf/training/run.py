@@ -42,7 +42,7 @@ from .curve import plot_training
 from .declaration import declared, typed
 from .deterministic_trainer import DeterministicTrainer
 from .effective import effective_settings
-from .feature_store import READ_BATCH, store_features
+from .feature_store import READ_BATCH, SHARD_SIZE, store_features
 from .frozen_trunk import fit_heads, on_vectors
 from .models import build_model
 from .sampler import fitting_batch_size
@@ -204,6 +204,8 @@ def _fit_heads(
             degraded_share=args.degraded_share if model.config.ranks_uncertainty else 0.0,
             seed=run.seed,
             batch_size=READ_BATCH,
+            # a shard at least for each process
+            shard_size=min(SHARD_SIZE, -(-len(data.train) // launched_processes())),
             num_workers=run.workers,
             progress=progress,
         ).train

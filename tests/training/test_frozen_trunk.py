@@ -13,7 +13,7 @@ from idml_hf.data import load_images
 from idml_hf.embedding import embed_dataset
 from idml_hf.evaluation import retrieval_metrics
 from idml_hf.training import Run, train
-from idml_hf.training.frozen_trunk import fit_heads, read_features
+from idml_hf.training.frozen_trunk import closed_form, fit_heads, read_features
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +89,34 @@ def test_what_is_trained(images, processor, tmp_path, fields, head, semantic_mov
     moved = (model.idml.semantic_head.weight - closed.idml.semantic_head.weight).abs().max() > 1e-6
     assert bool(moved) == semantic_moves
     assert bool(log) == semantic_moves
+
+
+def test_a_fixed_head_costs_no_loss_and_few_batches(images, processor, tmp_path, monkeypatch):
+    model = model_for(images)
+    stored = read_features(model.idml, processor, images, progress=False)
+    proxies = model.loss.proxies.clone()
+
+    def forward(*args, **kwargs):
+        raise AssertionError("the loss of a head that is fixed was computed")
+
+    monkeypatch.setattr(type(model.loss), "forward", forward)
+    monkeypatch.setattr("idml_hf.training.frozen_trunk.MOST_STEPS", 3)
+    log = fit_heads(model, stored, arguments(tmp_path), "closed_form")
+    assert log[-1]["step"] == 3 and torch.equal(model.loss.proxies, proxies)
+    # who says how many batches gets them
+    assert fit_heads(model, stored, arguments(tmp_path, max_steps=5), "closed_form")[-1]["step"] == 5
+
+
+def test_vectors_of_any_length_have_the_head_of_their_directions():
+    random = np.random.default_rng(0)
+    labels = np.repeat(np.arange(12), 10)
+    x = random.normal(size=(12, 6))[labels] + 0.3 * random.normal(size=(120, 6)) + 2
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    heads = [closed_form(rows, labels, 4) for rows in (unit, x * random.uniform(0.5, 9, (120, 1)))]
+    assert np.allclose(heads[0][0], heads[1][0], atol=1e-3)
+    outputs = unit @ heads[0][0].T + heads[0][1]
+    assert np.linalg.norm(outputs, axis=1).mean() == pytest.approx(1, abs=1e-4)
+    assert np.abs(outputs.mean(0)).max() < 0.01
 
 
 def test_a_run_with_a_frozen_trunk_leaves_a_whole_model(tmp_path):

@@ -103,6 +103,7 @@ def judge_among_themselves(
     *,
     most: int | None = MOST_QUERIES,
     seed: int = 0,
+    hide_labels: bool = False,
     progress: Callable[[int], Any] | None = None,
 ) -> Outcomes:
     """Search for each query among all others, twice: as it is, and with its whole class left out of the gallery.
@@ -117,6 +118,8 @@ def judge_among_themselves(
         device: where to compare.
         most: queries to search for, drawn at random; None: all.
         seed: of the draw.
+        hide_labels: whether the inputs are those of a collection without labels, and the labels tell only what is
+            right: what is learnt then holds where nothing is labelled.
         progress: called with the number of queries done since it was last called.
 
     Raises:
@@ -137,13 +140,15 @@ def judge_among_themselves(
     if most is not None and most < len(asked):
         asked = np.sort(np.random.default_rng(seed).choice(asked, most, replace=False))
     uncertainty = np.linalg.norm(queries.uncertainty_embeds, axis=1)
-    collection = Collection(queries.semantic, uncertainty, labels, queries.cohort)
+    shown = np.full(len(labels), -1) if hide_labels else labels
+    collection = Collection(queries.semantic, uncertainty, shown, queries.cohort)
     search = _search_in(queries, metric, tau, device)
     parts = []
     for start in range(0, len(asked), _BLOCK):
         rows = asked[start : start + _BLOCK]
         block = _Block(
             collection,
+            labels,
             queries.semantic[rows],
             collection.uncertainty[rows],
             labels[rows],
@@ -172,7 +177,7 @@ def judge_against(
         search: matches of the queries at some positions, so many, without those of some numbers (see
             [`~idml_hf.search.nearest`]) if any are named.
     """
-    block = _Block(collection, semantic, uncertainty, labels, search)
+    block = _Block(collection, collection.labels, semantic, uncertainty, labels, search)
     there = np.isin(labels, collection.labels)
     as_it_is = block.judge(np.arange(len(labels)))
     parts = [replace(as_it_is, present=np.isin(as_it_is.classes, collection.labels))]
@@ -183,9 +188,10 @@ def judge_against(
 
 @dataclass(frozen=True, eq=False)
 class _Block:
-    """Queries, the gallery that they are searched for in, and how."""
+    """Queries, the gallery that they are searched for in, and how; the gallery may not know its own labels."""
 
     collection: Collection
+    gallery_labels: np.ndarray
     semantic: np.ndarray
     uncertainty: np.ndarray
     labels: np.ndarray
@@ -194,7 +200,7 @@ class _Block:
     @cached_property
     def near(self) -> Matches:
         """Enough matches that what a query must not see can be taken out, mostly."""
-        return self.search(np.arange(len(self.labels)), min(DEPTH + _HIDDEN, len(self.collection.labels)), None)
+        return self.search(np.arange(len(self.labels)), min(DEPTH + _HIDDEN, len(self.gallery_labels)), None)
 
     def judge(
         self,
@@ -216,7 +222,7 @@ class _Block:
         found = np.flatnonzero(matches.positions[:, 0] >= 0)
         rows, matches, own = rows[found], matches.rows(found), None if own is None else own.rows(found)
         inputs = match_inputs(self.collection, self.semantic[rows], self.uncertainty[rows], matches, own)
-        labels, answers = self.labels[rows], self.collection.labels[matches.positions[:, 0]]
+        labels, answers = self.labels[rows], self.gallery_labels[matches.positions[:, 0]]
         return Outcomes(inputs.values, answers == labels, labels, answers, np.full(len(rows), present), inputs.rivals)
 
 

@@ -515,7 +515,9 @@ class IDMLIndex:
         Each image is searched for twice, as it is and with its class left out of the gallery: that shows what it looks
         like when the class of a query is not there. The classes of the images must be new to the model: of those that
         it was trained on, as far as its folder says, a warning is kept with the calibration. A promise made from the
-        images holds for queries and galleries like them; a gallery many times larger, say, is harder.
+        images holds for queries and galleries like them; a gallery many times larger, say, is harder. Where the images
+        of the index have no classes, the confidence is that the first match shows the same thing, and is learnt
+        without looking at the classes of what is found.
 
         Args:
             validation: labelled images, or what `idml_hf.data.load_images` takes; or such images, embedded; default:
@@ -553,7 +555,15 @@ class IDMLIndex:
             number = len(labelled.labels) if queries is None else min(queries, len(labelled.labels))
             with tqdm(total=number, desc="Calibrating", disable=not progress) as bar:
                 outcomes = judge_among_themselves(
-                    labelled, metric, self.tau, self.device, most=queries, seed=seed, progress=bar.update
+                    labelled,
+                    metric,
+                    self.tau,
+                    self.device,
+                    most=queries,
+                    seed=seed,
+                    # learnt as it is going to be used
+                    hide_labels=len(self) > 0 and not (self.gallery.labels >= 0).any(),
+                    progress=bar.update,
                 )
         else:
             outcomes = self._searcher().judge(labelled, metric)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import binom
+from sklearn.metrics import roc_auc_score
 
 from idml_hf import IDMLIndex, IDMLModel
 from idml_hf.confidence.calibration import Calibration
@@ -396,3 +398,30 @@ def test_what_is_unlike_any_training_image_seen_is_not_answered() -> None:
     asked = np.zeros((3, len(INPUTS)))
     asked[:, 0], asked[:, -1] = 0.9, [0.1, 0.5, 0.99]
     assert INPUTS[-1] == "cohort_similarity" and calibration.outside(asked).tolist() == [True, False, True]
+
+
+def test_a_collection_without_labels_is_judged_as_the_calibration_saw_it() -> None:
+    queries = world(5, each=7)  # so each query has six of its class to find, as below
+    outcomes = judge_among_themselves(queries, hide_labels=True)
+    assert (outcomes.correct == judge_among_themselves(queries).correct).all() and (outcomes.rivals < 0).all()
+    new = world(7)
+    # the same classes' other images are asked; the index does not know any class
+    half = np.arange(len(new.labels)) % 2 == 0
+    index = IDMLIndex.from_embeddings(new.semantic[half], new.uncertainty_embeds[half])
+    index.calibration = Calibration.fit(outcomes, absent=0.0)
+    found = index.search_embeddings(new.semantic[~half], new.uncertainty_embeds[~half], k=1, error_rate=0.3)
+    right = new.labels[half][found.ids[:, 0]] == new.labels[~half]
+    assert found.confidence is not None and found.abstained is not None
+    assert roc_auc_score(right, found.confidence) > 0.7
+    given = ~found.abstained
+    # not clearly broken
+    assert given.mean() > 0.1 and binom.sf((~right[given]).sum() - 1, given.sum(), 0.3) > 0.05
+
+
+def test_an_index_without_labels_is_calibrated_without_looking_at_them(emoji: ImageSet) -> None:
+    validation = emoji.select(range(100, 300))
+    plain = replace(emoji.select(range(100)), labels=np.full(100, -1))
+    index, result = calibrated(plain, validation)
+    assert index.calibration is not None and result.confidence is not None and np.isfinite(result.confidence).all()
+    labelled, _ = calibrated(emoji.select(range(100)), validation)
+    assert labelled.calibration is not None and labelled.calibration.auroc != index.calibration.auroc

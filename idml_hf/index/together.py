@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-POWER = 1.0
-"""How much a picture counts: by the inverse of its uncertainty to this power; 0 is the plain mean."""
+POWER = 0.5
+"""How much a picture counts: by the inverse of its uncertainty to this power; 0 is the plain mean. Chosen on held-out
+training classes of two data sets."""
 
 _MOST = 4.0  # times the typical uncertainty, from which on pictures count alike
 
@@ -34,7 +35,7 @@ def one_query(
     Example:
         >>> s, u = one_query(np.eye(2), np.array([[1.0], [9.0]]), typical=1.0)
         >>> s.round(3).tolist(), u.round(3).tolist()
-        ([[0.97..., 0.24...]], [[2.5...]])
+        ([[0.89..., 0.44...]], [[3.66...]])
     """
     if not len(semantic):
         raise ValueError("there are no pictures to take together")

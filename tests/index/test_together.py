@@ -27,10 +27,10 @@ def test_pictures_count_by_the_inverse_of_their_uncertainty() -> None:
     assert plain == pytest.approx(s.mean(0) / np.linalg.norm(s.mean(0)), abs=1e-6)
 
 
-def test_good_pictures_count_alike_and_bad_ones_a_quarter() -> None:
+def test_good_pictures_count_alike_and_bad_ones_half() -> None:
     s, u = np.eye(4, dtype=np.float32), np.array([[0.1], [1.0], [4.0], [400.0]])
     joined = one_query(s, u, typical=1.0)[0][0]
-    assert joined / joined[0] == pytest.approx([1, 1, 0.25, 0.25])
+    assert joined / joined[0] == pytest.approx([1, 1, 0.5, 0.5])
 
 
 def test_neither_their_order_nor_the_scale_of_the_uncertainty_matters() -> None:

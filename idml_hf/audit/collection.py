@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from idml_hf.data import ImageSet, as_image_set
-from idml_hf.data.exclusions import left_out
+from idml_hf.data.exclusions import is_harmful
 from idml_hf.data.image_set import UNLABELLED
 from idml_hf.data.sources import open_source
 from idml_hf.data.splits import join_splits
@@ -80,7 +80,7 @@ class Audit:
         Returns:
             Their number.
         """
-        out = left_out((finding.path, finding.kind) for finding in self.findings)
+        out = {finding.path for finding in self.findings if is_harmful(finding.kind, finding.score)}
         kept = [at for at, name in enumerate(self.images.ids.to_pylist()) if name not in out]
         with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)

@@ -25,7 +25,7 @@ class Pictures:
         digests: Hash of the pixels and the size, empty where a picture cannot be read.
         shorter_side: int64 `(N,)`, pixels.
         contrast: float64 `(N,)`, standard deviation of the grey values, 0 to 127.5.
-        small: uint8 `(N, 32, 32)`, in grey, both sides scaled to the same length.
+        small: uint8 `(N, 32, 32, 3)`, both sides scaled to the same length.
     """
 
     problems: list[str | None]
@@ -47,7 +47,7 @@ def look_at(images: ImageSet, progress: bool | None = None) -> Pictures:
         images: The pictures.
         progress: Show a progress bar; default: for more than 5000 images.
     """
-    small = np.zeros((len(images), SIDE, SIDE), dtype=np.uint8)
+    small = np.zeros((len(images), SIDE, SIDE, 3), dtype=np.uint8)
 
     def look(index: int) -> tuple[str | None, bytes, int, float]:
         try:
@@ -55,7 +55,7 @@ def look_at(images: ImageSet, progress: bool | None = None) -> Pictures:
         except UnreadableImageError as error:
             return str(error).removeprefix(images.image_id(index)).strip(), b"", 0, 0.0
         grey = picture.convert("L")
-        small[index] = np.asarray(grey.resize((SIDE, SIDE), PIL.Image.Resampling.BOX))
+        small[index] = np.asarray(picture.resize((SIDE, SIDE), PIL.Image.Resampling.BOX))
         digest = hashlib.blake2b(picture.tobytes(), digest_size=16, salt=str(picture.size).encode()[:16]).digest()
         return None, digest, min(picture.size), float(np.asarray(grey, dtype=np.float32).std())
 

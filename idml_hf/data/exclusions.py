@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -17,24 +16,26 @@ logger = logging.getLogger("idml_hf.data")
 
 HARMFUL = frozenset({"wrong_label", "conflict", "leak", "foreign", "unreadable", "blank"})
 """Kinds of findings whose pictures are left out; the others need a look, but do no harm."""
+SURE_COPY = 0.97
+"""Score from which on a conflict or a leak counts: below, two drawings of one kind may only look alike."""
 
 
-def left_out(findings: Iterable[tuple[str, str]]) -> set[str]:
-    """The paths of pictures to leave out, of pairs of a path and a kind of finding.
+def is_harmful(kind: str, score: float) -> bool:
+    """Whether a picture with such a finding is left out.
 
     Example:
-        >>> sorted(left_out([("a.png", "blank"), ("b.png", "ambiguous")]))
-        ['a.png']
+        >>> is_harmful("blank", 1.0), is_harmful("ambiguous", 0.9), is_harmful("conflict", 0.9)
+        (True, False, False)
     """
-    return {path for path, kind in findings if kind in HARMFUL}
+    return kind in HARMFUL and (kind not in ("conflict", "leak") or score >= SURE_COPY)
 
 
 def read_exclusions(file: str | Path) -> set[str]:
     """The paths of pictures that a CSV file says are to be left out.
 
     Args:
-        file: With a column `path` and, as `idml-hf audit` writes it, `kind`, of which those of `HARMFUL` count; where
-            there is no such column, all paths count.
+        file: With a column `path` and, as `idml-hf audit` writes them, `kind` and `score`, which say what is harmful;
+            where there is no column `kind`, all paths count.
 
     Raises:
         FileNotFoundError, PermissionError: if it cannot be read.
@@ -46,10 +47,17 @@ def read_exclusions(file: str | Path) -> set[str]:
             columns = table.fieldnames or ()
             if "path" not in columns:
                 raise ValueError(f"{file} has no column 'path'; its columns: {', '.join(columns) or 'none'}")
-            rows = [(row["path"] or "", row.get("kind") or "") for row in table]
+            return {row["path"] for row in table if row["path"] and ("kind" not in columns or _is_harmful(row))}
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{file} is not a CSV file in UTF-8 ({error})") from error
-    return left_out(rows) if "kind" in columns else {path for path, _ in rows}
+
+
+def _is_harmful(row: dict[str, str]) -> bool:
+    score = row.get("score") or "1"
+    try:
+        return is_harmful(row["kind"], float(score))
+    except ValueError:
+        raise ValueError(f"{row['path']} has the score {score!r}, which is no number") from None
 
 
 def without_excluded(images: ImageSet, file: str | Path | None) -> ImageSet:
@@ -73,4 +81,4 @@ def without_excluded(images: ImageSet, file: str | Path | None) -> ImageSet:
     return images.select(kept)
 
 
-__all__ = ["HARMFUL", "left_out", "read_exclusions", "without_excluded"]
+__all__ = ["HARMFUL", "SURE_COPY", "is_harmful", "read_exclusions", "without_excluded"]

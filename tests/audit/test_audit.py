@@ -13,7 +13,7 @@ import idml_hf
 from idml_hf.audit.findings import COLUMNS, KINDS
 from idml_hf.cli.main import main
 from idml_hf.data import ImageSet, load_images, load_retrieval_data
-from idml_hf.data.exclusions import HARMFUL
+from idml_hf.data.exclusions import is_harmful
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_the_files_agree(written):
     assert all(0 <= float(row["score"]) <= 1 for row in found)
     assert all(bool(row["expected_precision"]) == (row["kind"] == "wrong_label") for row in found)
     kept = {row["path"] for row in rows(written / "keep.csv")}
-    dropped = {row["path"] for row in found if row["kind"] in HARMFUL}
+    dropped = {row["path"] for row in found if is_harmful(row["kind"], float(row["score"]))}
     assert not kept & dropped and len(kept) + len(dropped) == summary["images"]
 
 
@@ -98,7 +98,7 @@ def test_python_gives_the_same_table(photos, model, written, tmp_path):
 def test_training_leaves_out_what_was_found(photos, written):
     with_all = load_retrieval_data(photos, skip_bad_images=True)
     data = load_retrieval_data(photos, skip_bad_images=True, exclude=written / "findings.csv")
-    dropped = {row["path"] for row in rows(written / "findings.csv") if row["kind"] in HARMFUL}
+    dropped = {row["path"] for row in rows(written / "findings.csv") if is_harmful(row["kind"], float(row["score"]))}
     assert set(data.train.paths) == set(with_all.train.paths) - dropped
     assert data.test.paths == with_all.test.paths
 

@@ -41,6 +41,8 @@ PUBLISHED = ("unit_norm", "relu")
 COLORS = {"emoji": "#0072B2", "icons": "#D55E00"}
 MARKERS = {"emoji": "o", "icons": "s"}
 
+OPENED = "multi_similarity, miner open"
+
 Cluster = tuple[str, str, int]
 # MAP@R in points, by loss, arm, Mixup, then cluster
 Scores = dict[tuple[str, str, bool], dict[Cluster, float]]
@@ -124,40 +126,60 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def choice_table(path: Path) -> str:
-    """The best settings of each loss and arm, and what they are worth."""
-    rows = []
-    for row in read(path, "choice"):
-        setting = row["setting"]
-        own = ", ".join(f"{name} {value:.3g}" for name, value in setting["loss_kwargs"].items())
-        doubt = f"{setting['doubt']:.2g}" if setting["doubt"] else ""
-        gain = 100 * (row["map_at_r"] - row["published_map_at_r"])
-        measured = (f"{100 * row['published_map_at_r']:.1f}", f"{100 * row['map_at_r']:.1f}", f"{gain:+.1f}")
-        rate = f"{setting['learning_rate']:.2g}"
-        rows.append((f"`{row['loss']}`", TITLES[arm_of(row)], str(row["trials"]), own, rate, doubt, *measured))
-    return table(("loss", "arm", "trials", "own", "rate", "doubt", "paper's settings", "best", "gain"), rows)
+    """MAP@R on held-out training classes with the paper's settings and with the best, and what the best are."""
+    rows = {(row["loss"], arm_of(row)): row for row in read(path, "choice")}
+    lines = []
+    for loss in LOSSES:
+        arms = [rows[loss, arm] for arm in ("plain", *COMPARED) if (loss, arm) in rows]
+        if arms:
+            measured = (
+                f"{100 * value:.1f}" for value in (arms[0]["published_map_at_r"], *(r["map_at_r"] for r in arms))
+            )
+            lines.append((f"`{loss}`", *measured, *map(settings_in_words, (arms[0], arms[-1]))))
+    head = ("loss", "plain, the paper's settings", *(TITLES[arm] for arm in ("plain", *COMPARED)))
+    return table((*head, "settings, plain", "settings, introspective"), lines)
 
 
-def effect_table(scores: Scores) -> str:
+def settings_in_words(row: dict[str, Any]) -> str:
+    """The loss's own hyper-parameters, the learning rate and the doubt."""
+    setting = row["setting"]
+    words = [f"{name} {value:.3g}" for name, value in setting["loss_kwargs"].items()]
+    words.append(f"rate {setting['learning_rate']:.2g}")
+    return ", ".join([*words, f"doubt {setting['doubt']:.2g}"] if setting["doubt"] else words)
+
+
+def effect_table(scores: Scores, opened: Scores) -> str:
     """Pooled effects, both sets together and each."""
     rows = []
+    for arm in COMPARED:
+        effects = [metric_effect(scores | opened, loss, arm) for loss in LOSSES]
+        rows.append(effect_row("metric, miner open", arm, effects))
     for (name, effect), arm in itertools.product(EFFECTS.items(), ("plain", *COMPARED)):
         if arm == "plain" and name != "Mixup":
             continue
         effects = [effect(scores, loss, arm) for loss in LOSSES]
-        both = pooled(effects)
-        power = f"{detectable(both):.2f}" if both and both.pairs > 1 else ""
-        apart = (shown(pooled(effects, [dataset])) for dataset in SETS)
-        rows.append((name, TITLES[arm], shown(both), *apart, power))
+        rows.append(effect_row(name, arm, effects))
     return table(("effect", "arm", "both sets", *SETS, "detectable"), rows)
 
 
-def loss_table(scores: Scores) -> str:
+def effect_row(name: str, arm: str, effects: list[dict[Cluster, float]]) -> tuple[str, ...]:
+    """Both sets together, each, and the effect that would have shown."""
+    both = pooled(effects)
+    power = f"{detectable(both):.2f}" if both and both.pairs > 1 else ""
+    return (name, TITLES[arm], shown(both), *(shown(pooled(effects, [dataset])) for dataset in SETS), power)
+
+
+def loss_table(scores: Scores, opened: Scores) -> str:
     """MAP@R of the plain loss, and what each arm adds, for each loss."""
     rows = []
-    for loss in LOSSES:
-        plain = [pooled([scores.get((loss, "plain", False), {})], [dataset]) for dataset in SETS]
-        base = " / ".join(f"{p.mean:.1f}" if p else "" for p in plain)
-        rows.append((f"`{loss}`", base, *(shown(pooled([metric_effect(scores, loss, arm)])) for arm in COMPARED)))
+    for title, loss, some in (
+        *((loss, loss, scores) for loss in LOSSES),
+        *((OPENED, loss, opened) for loss in LOSSES),
+    ):
+        plain = [pooled([some.get((loss, "plain", False), {})], [dataset]) for dataset in SETS]
+        if any(plain):
+            base = " / ".join(f"{p.mean:.1f}" if p else "" for p in plain)
+            rows.append((f"`{title}`", base, *(shown(pooled([metric_effect(some, loss, arm)])) for arm in COMPARED)))
     return table(("loss", "plain, emoji / icons", *(TITLES[arm] for arm in COMPARED)), rows)
 
 
@@ -202,31 +224,37 @@ def noise_table(path: Path) -> str:
     return table(("labels", "arm", "MAP@R", "less plain", "found by u", "by own mean", "by neighbours"), lines)
 
 
-def figure(scores: Scores) -> Figure:
+def figure(scores: Scores, opened: Scores) -> Figure:
     """Effects with their intervals, pooled over losses, a panel an effect; small marks are single losses."""
-    drawn = Figure(figsize=(9.6, 3.4), layout="constrained")
-    panels = drawn.subplots(1, len(EFFECTS), sharey=True)
-    for axes, (name, effect) in zip(panels, EFFECTS.items(), strict=True):
+    panels = (
+        ("metric, less plain", metric_effect, scores),
+        ("the same, miner open", metric_effect, scores | opened),
+        ("with Mixup, less without", mixup_effect, scores),
+        ("interaction", interaction, scores),
+    )
+    drawn = Figure(figsize=(11.5, 3.2), layout="constrained")
+    grid = drawn.subplots(1, len(panels), sharey=True)
+    for axes, (title, effect, some) in zip(grid, panels, strict=True):
         for (row, arm), (offset, dataset) in itertools.product(
-            enumerate(COMPARED), zip((-0.16, 0.16), SETS, strict=True)
+            enumerate(("plain", *COMPARED)), zip((-0.16, 0.16), SETS, strict=True)
         ):
-            effects = [effect(scores, loss, arm) for loss in LOSSES]
+            if arm == "plain" and effect is not mixup_effect:
+                continue
+            effects = [effect(some, loss, arm) for loss in LOSSES]
             singles = [p.mean for one in effects if (p := pooled([one], [dataset]))]
             style = {"color": COLORS[dataset], "marker": MARKERS[dataset]}
             axes.scatter(singles, [row + offset] * len(singles), s=9, alpha=0.35, linewidths=0, **style)
             if both := pooled(effects, [dataset]):
-                half = both.high - both.mean
+                half = both.high - both.mean if both.pairs > 1 else None
                 axes.errorbar(both.mean, row + offset, xerr=half, capsize=3, markersize=5, **style)
         axes.axvline(0, color="#666666", linewidth=1)
-        axes.set_title(
-            {"metric": "metric, less plain", "Mixup": "with Mixup, less without"}.get(name, name), fontsize=10
-        )
+        axes.set_title(title, fontsize=10)
         axes.set_xlabel("MAP@R, points")
-    panels[0].set_yticks(range(len(COMPARED)), [TITLES[arm] for arm in COMPARED])
-    panels[0].invert_yaxis()
+    grid[0].set_yticks(range(1 + len(COMPARED)), [TITLES[arm] for arm in ("plain", *COMPARED)])
+    grid[0].invert_yaxis()
     for dataset in SETS:
-        panels[0].plot([], [], linestyle="", color=COLORS[dataset], marker=MARKERS[dataset], label=dataset)
-    panels[0].legend(fontsize=8)
+        grid[0].plot([], [], linestyle="", color=COLORS[dataset], marker=MARKERS[dataset], label=dataset)
+    grid[0].legend(fontsize=8)
     return drawn
 
 
@@ -236,16 +264,16 @@ def main() -> None:
     parser.add_argument("results", type=Path, nargs="?", default=Path("results/trial.jsonl"))
     parser.add_argument("--figure", type=Path, help="picture to write")
     args = parser.parse_args()
-    scores = by_arm(read(args.results, "compare"))
+    scores, opened = (by_arm(read(args.results, stage)) for stage in ("compare", "open"))
     print("Settings\n\n" + choice_table(args.results))
-    print("Effects\n\n" + effect_table(scores))
-    print("Metric, by loss\n\n" + loss_table(scores))
+    print("Effects\n\n" + effect_table(scores, opened))
+    print("Metric, by loss\n\n" + loss_table(scores, opened))
     released = metric_effect(scores, "proxy_anchor", "released")
     print(f"released, ProxyAnchor, less plain: {shown(pooled([released]))}\n")
     print("Memory\n\n" + memory_table(args.results))
     print("Wrong labels\n\n" + noise_table(args.results))
     if args.figure:
-        figure(scores).savefig(args.figure, dpi=130)
+        figure(scores, opened).savefig(args.figure, dpi=130)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from idml_hf.metric_names import metric
+from idml_hf.search.arrays import as_share
 
 from .families import families
 from .features import INPUTS, KNOWN, LESS_IS_BETTER, STRANGE_IF_LESS, MatchInputs
@@ -101,8 +102,7 @@ class Calibration:
         """
         from sklearn.metrics import roc_auc_score
 
-        if not 0 <= absent < 1:
-            raise ValueError(f"absent must be from 0 to below 1, got {absent}")
+        absent, error_rate = as_share(absent, "absent", least=0), as_share(error_rate, "error_rate")
         weight = _weights(outcomes.present, absent)
         family = families(outcomes.classes, outcomes.answers)
         kept = weight > 0

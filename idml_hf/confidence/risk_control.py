@@ -20,6 +20,8 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.stats import beta, t
 
+from idml_hf.search.arrays import as_share
+
 STEPS = 100
 
 
@@ -70,8 +72,7 @@ class RiskControl:
         """
         if not len(confidence):
             raise ValueError("there are no queries to test a promise on")
-        if not 0 < delta < 1:
-            raise ValueError(f"delta must be in (0, 1), got {delta}")
+        delta = as_share(delta, "delta")
         weight = np.ones(len(confidence)) if weight is None else np.asarray(weight, dtype=float)
         weight = weight / weight.mean()
         families = np.arange(len(confidence)) if families is None else families
@@ -129,8 +130,7 @@ class RiskControl:
         return None
 
     def _last_step(self, error_rate: float) -> int | None:
-        if not 0 < error_rate < 1:
-            raise ValueError(f"the accepted error rate must be in (0, 1), got {error_rate}")
+        error_rate = as_share(error_rate, "error_rate")
         passed = np.asarray(self.bound) <= error_rate
         start = self._first_step(error_rate)
         if not passed[start]:

@@ -77,6 +77,11 @@ def as_labels(name: str, values: Any, length: int) -> np.ndarray:
         raise ValueError(f"{name} has NaN or infinite values")
     if array.dtype.kind == "O" and any(type(value) is not type(array[0]) for value in array):
         raise ValueError(f"{name} mixes types that do not compare")
+    if array.dtype.kind == "O" and length:
+        try:
+            array[0] < array[0]  # noqa: B015 - raises where values have no order
+        except TypeError:
+            raise ValueError(f"{name} holds {type(array[0]).__name__}, which do not compare") from None
     return array
 
 

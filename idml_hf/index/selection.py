@@ -32,10 +32,16 @@ def rows_of(gallery: Gallery, items: Any) -> np.ndarray:
         items = [items]
     if isinstance(items, (set, frozenset, range)):
         items = list(items)
+    if isinstance(items, pa.Array | pa.ChunkedArray):
+        items = items.to_pylist()
+    if getattr(getattr(items, "dtype", None), "kind", "") == "O":  # columns of data frames
+        items = list(items)
     if isinstance(items, (list, tuple)) and any(isinstance(item, (str, Path)) for item in items):
         if not all(isinstance(item, (str, Path)) for item in items):
             raise ValueError("ids and paths cannot be mixed")
         return rows_of_paths(gallery, items)
+    if isinstance(items, np.ma.MaskedArray) and np.ma.is_masked(items):
+        raise ValueError("ids have masked values")
     array = items.detach().cpu().numpy() if isinstance(items, torch.Tensor) else np.asarray(items)
     if array.dtype.kind == "U":
         return rows_of_paths(gallery, array.reshape(-1).tolist())

@@ -136,7 +136,9 @@ def as_integers(values: Any, name: str, number: int | None = None) -> np.ndarray
     if array.size == 0 and array.dtype.kind == "f":  # what NumPy makes of an empty list
         array = array.astype(np.int64)
     if array.dtype.kind == "O" and array.size and all(_is_integer(value) for value in array.flat):
-        raise ValueError(f"{name} must be {expected} of at most 64 bits with a sign")
+        array = np.array(array.tolist())  # as those of a data frame are
+        if array.dtype.kind == "O":
+            raise ValueError(f"{name} must be {expected} of at most 64 bits with a sign")
     if array.dtype.kind not in "iu":
         raise ValueError(f"{name} must be {expected}, got {_kind(array)}")
     if array.ndim > 1 or (number is not None and array.shape != (number,)):
@@ -179,6 +181,30 @@ def as_positive(value: Any, name: str) -> float:
         raise ValueError(f"{name} must be a number above 0, got {value!r}") from None
     if not 0 < number < float("inf"):
         raise ValueError(f"{name} must be a finite number above 0, got {number}")
+    return number
+
+
+def as_share(value: Any, name: str, *, least: float | None = None) -> float:
+    """`value` as a float between 0 and 1, both left out; `least=0` lets 0 in.
+
+    Raises:
+        ValueError: naming the argument.
+
+    Example:
+        >>> as_share("much", "absent")
+        Traceback (most recent call last):
+        ValueError: absent must be a number between 0 and 1, got 'much'
+    """
+    try:
+        if isinstance(value, (str, bytes, bool, np.bool_)):
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be a number between 0 and 1, got {value!r}") from None
+    if not (0 < number < 1 or number == least):
+        raise ValueError(
+            f"{name} must be {'between 0 and 1' if least is None else 'from 0 to below 1'}, got {number:g}"
+        )
     return number
 
 

@@ -252,6 +252,11 @@ def test_the_more_classes_are_absent_the_fewer_queries_are_answered() -> None:
     assert shares == sorted(shares, reverse=True) and shares[0] > shares[2]
     with pytest.raises(ValueError, match="absent must be from 0 to below 1"):
         Calibration.fit(outcomes, absent=1.0)
+    for wrong in ("0.3", None, True, float("nan"), [0.3]):
+        with pytest.raises(ValueError, match="absent must be"):
+            Calibration.fit(outcomes, absent=wrong)
+        with pytest.raises(ValueError, match="error_rate must be"):
+            Calibration.fit(outcomes, error_rate=wrong)
     with pytest.raises(ValueError, match="absence of a class"):
         Calibration.fit(outcomes.select(outcomes.present), absent=0.3)
 

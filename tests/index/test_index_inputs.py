@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
@@ -36,6 +37,10 @@ def an_index(**columns: Any) -> IDMLIndex:
         (np.array([7], ">i8"), [5, 1, 9, 2, 0]),
         (torch.tensor([7, 0]), [5, 1, 9, 2]),
         (range(3), [5, 9, 7]),
+        (np.array([7, 0], object), [5, 1, 9, 2]),
+        (np.array(["photos/5.png"], object), [5, 1, 9, 2, 0]),
+        (pa.array(["photos/5.png"]), [5, 1, 9, 2, 0]),
+        (pa.array([7, 0]), [5, 1, 9, 2]),
         ({1, 2}, [5, 9, 0, 7]),
         ([7, 7], [5, 1, 9, 2, 0]),
         ([], [5, 1, 9, 2, 0, 7]),
@@ -61,6 +66,7 @@ def test_what_is_removed_is_what_is_meant(gone: Any, left: list[int]) -> None:
 @pytest.mark.parametrize(
     ("gone", "error", "message"),
     [
+        (np.ma.array([7, 0], mask=[False, True]), ValueError, "ids have masked values"),
         ([1.0], ValueError, "ids must be integers, got float64"),
         ([1.5], ValueError, "ids must be integers"),
         (np.array([2**63], np.uint64), ValueError, "at most 64 bits with a sign"),

@@ -9,11 +9,13 @@ from typing import Any, ClassVar
 from transformers import PreTrainedConfig
 
 from .errors import clear_loading_errors, one_of
+from .similarity import CLASSIFICATION_FORMS, TAU
+from .similarity import FORMS as RETRIEVAL_FORMS
 
 # the backbone that hands on vectors, see `idml_hf.architectures.vectors`
 VECTORS = "vectors"
 POOLS = ("avg", "max", "avg_max", "token", "statistics")
-FORMS = ("ratio", "released", "released_classification", "none")
+FORMS = (*RETRIEVAL_FORMS, *(form for form in CLASSIFICATION_FORMS if form not in RETRIEVAL_FORMS))
 UNCERTAINTY_HEADS = ("stages", "linear")
 UNCERTAINTY_ACTIVATIONS = ("budget", "softplus", "relu", "l2")
 TASKS = ("retrieval", "classification")
@@ -176,7 +178,7 @@ class IDMLConfig(PreTrainedConfig):
     reference_size: int = 8192
     reference_weight: float | None = None
     form: str = "ratio"
-    tau: float = 5.0
+    tau: float = TAU
     freeze_batch_norm: bool = False
     loss: str = "proxy_anchor"
     loss_kwargs: dict | None = None

@@ -32,6 +32,9 @@ FORMS = ("ratio", "released", "none")
 CLASSIFICATION_FORMS = ("released_classification", "ratio", "none")
 """How a feature is compared with a class; see `introspective_logits`."""
 
+TAU = 5.0
+"""Temperature of the metric unless told otherwise, as in the authors' code."""
+
 # |x|^2 + |y|^2 - 2 x.y carries an error of a few eps; what lies below this many is noise and counts as 0.
 _NOISE = 16.0
 # Added to a squared distance before dividing by it: far below the smallest one that is not 0, and safe to divide by.
@@ -59,7 +62,7 @@ class Metric:
     """
 
     form: str = "ratio"
-    tau: float = 5.0
+    tau: float = TAU
 
     def __post_init__(self) -> None:
         if self.form not in FORMS:
@@ -82,7 +85,7 @@ class Metric:
 
 
 def introspective_distance(
-    s_a: Tensor, u_a: Tensor | None, s_b: Tensor, u_b: Tensor | None, tau: float = 5.0
+    s_a: Tensor, u_a: Tensor | None, s_b: Tensor, u_b: Tensor | None, tau: float = TAU
 ) -> Tensor:
     """Introspective distance ``D = alpha * exp(-beta / (tau * alpha))`` between all rows of two sets.
 
@@ -116,7 +119,7 @@ def introspective_distance(
 
 
 def introspective_similarity(
-    s_a: Tensor, u_a: Tensor | None, s_b: Tensor, u_b: Tensor | None, form: str = "ratio", tau: float = 5.0
+    s_a: Tensor, u_a: Tensor | None, s_b: Tensor, u_b: Tensor | None, form: str = "ratio", tau: float = TAU
 ) -> Tensor:
     """Introspective similarity between all rows of two sets.
 
@@ -177,7 +180,7 @@ def introspective_logits(
     weight: Tensor,
     bias: Tensor | None = None,
     form: str = "released_classification",
-    tau: float = 5.0,
+    tau: float = TAU,
 ) -> Tensor:
     """Introspective logits of a linear classifier: a class is the point ``p_c[k] = W[c, k] + b_c`` of feature space.
 

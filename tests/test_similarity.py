@@ -286,3 +286,24 @@ def test_compiles_without_breaks(backend: str) -> None:
     compiled = torch.compile(all_of_it, fullgraph=True, backend=backend)(s, u, t)
     torch.testing.assert_close(compiled, expected)
     torch.testing.assert_close(gradients(compiled, s, u, t), gradients(expected, s, u, t), rtol=1e-4, atol=1e-5)
+
+
+def test_the_temperature_is_declared_once():
+    import inspect
+
+    from idml_hf import IDMLConfig, IDMLIndex, search, similarity
+    from idml_hf.losses import build_loss
+
+    functions = [
+        similarity.introspective_distance,
+        similarity.introspective_similarity,
+        similarity.introspective_logits,
+        similarity.Metric,
+        build_loss,
+        search.nearest,
+        search.top_k,
+        IDMLIndex,
+        IDMLIndex.from_embeddings,
+    ]
+    assert {inspect.signature(function).parameters["tau"].default for function in functions} == {similarity.TAU}
+    assert IDMLConfig().tau == similarity.TAU

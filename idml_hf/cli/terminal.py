@@ -42,8 +42,16 @@ def run_app(app: typer.Typer, arguments: list[str] | None = None) -> None:
     except (ValueError, OSError, FloatingPointError, ImportError, MemoryError, RuntimeError) as error:
         if os.environ.get("IDML_HF_TRACEBACK") or not _is_foreseen(error):
             raise
+        _end_progress()
         typer.secho(f"error: {_in_words(error)}", fg=typer.colors.RED, err=True)
         sys.exit(1)
+
+
+def _end_progress() -> None:
+    """End the bars that the error has left in the middle of their line."""
+    tqdm = sys.modules.get("tqdm")
+    for bar in list(getattr(getattr(tqdm, "tqdm", None), "_instances", ())):
+        bar.close()
 
 
 def _is_foreseen(error: Exception) -> bool:

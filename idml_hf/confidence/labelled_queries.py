@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from idml_hf.search import nearest
+from idml_hf.similarity import TAU
 
 from .collection import Collection
 from .features import DEPTH, INPUTS, Matches, OwnImages, match_inputs
@@ -98,7 +99,7 @@ _COLUMNS = ("inputs", "correct", "classes", "answers", "present", "rivals")
 def judge_among_themselves(
     queries: LabelledQueries,
     metric: str = "cosine",
-    tau: float = 5.0,
+    tau: float = TAU,
     device: torch.device | str = "cpu",
     *,
     most: int | None = MOST_QUERIES,

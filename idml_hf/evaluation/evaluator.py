@@ -11,6 +11,7 @@ import numpy as np
 from idml_hf.errors import one_of
 from idml_hf.search.arrays import as_count, as_positive
 from idml_hf.search.scores import METRICS
+from idml_hf.similarity import TAU
 
 from .ambiguity import ambiguity_metrics
 from .arguments import as_device, as_ks
@@ -60,7 +61,7 @@ class RetrievalEvaluator:
         group_column: str | None = None,
         clustering: bool = False,
         metric: str = "cosine",
-        tau: float = 5.0,
+        tau: float = TAU,
         robustness_images: int = 200,
         ambiguous_images: int = 2000,
         foreign_images: int = 200,

@@ -10,6 +10,7 @@ from sklearn.metrics import brier_score_loss, roc_curve
 
 from idml_hf.metric_names import key_for
 from idml_hf.search.rescoring import squared_distances
+from idml_hf.similarity import TAU
 
 from .classification import calibration_error
 from .result import EmbeddedImages
@@ -22,7 +23,7 @@ def pair_metrics(
     groups: Any = None,
     *,
     number: int = 10_000,
-    tau: float = 5.0,
+    tau: float = TAU,
     seed: int = 0,
 ) -> dict[str, float]:
     """How well two scores tell pairs of one class from pairs of two: the introspective distance, and the cosine.

@@ -14,6 +14,7 @@ from idml_hf.errors import one_of
 from idml_hf.search.arrays import as_count, as_positive
 from idml_hf.search.exact import Block, Runs, Search
 from idml_hf.search.scores import METRICS
+from idml_hf.similarity import TAU
 
 from .arguments import as_codes, as_device, as_directions, as_ks, as_labels, as_rows
 
@@ -229,7 +230,7 @@ def _score_block(block: Block, asked: _Asked) -> tuple[Tensor, ...]:
 
 def _checked(search: dict[str, Any]) -> dict[str, Any]:
     """The options of the search, before anything is computed."""
-    search = {"metric": "cosine", "tau": 5.0, **search}
+    search = {"metric": "cosine", "tau": TAU, **search}
     one_of("metric", search["metric"], METRICS)
     search["tau"] = as_positive(search["tau"], "tau")
     if search.get("block_size") is not None:

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from idml_hf.errors import one_of
+from idml_hf.similarity import TAU
 
 from .arguments import as_ks
 from .ranking import AVERAGES, Ranking, rank
@@ -40,7 +41,7 @@ def retrieval_metrics(
     metric: str = "cosine",
     uncertainty: Any = None,
     gallery_uncertainty: Any = None,
-    tau: float = 5.0,
+    tau: float = TAU,
     device: str | torch.device | None = None,
     block_size: int | None = None,
 ) -> dict[str, float]:

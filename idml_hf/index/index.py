@@ -31,6 +31,7 @@ from idml_hf.model_reference import ModelReference, load_model
 from idml_hf.modeling_idml import IDMLModel
 from idml_hf.search.approximate import ApproximateSearch
 from idml_hf.search.arrays import as_count, as_positive
+from idml_hf.similarity import TAU
 
 from .calibration_images import labelled_queries, queries_of, warnings_of
 from .duplicates import NearDuplicates, near_duplicates, near_duplicates_by
@@ -81,7 +82,7 @@ class IDMLIndex:
         self,
         gallery: Gallery,
         reference: ModelReference,
-        tau: float = 5.0,
+        tau: float = TAU,
         processor: IDMLImageProcessor | None = None,
     ) -> None:
         self.gallery, self.reference, self.tau, self.processor = gallery, reference, as_positive(tau, "tau"), processor
@@ -157,7 +158,7 @@ class IDMLIndex:
         ids: Any = None,
         thumbnails: Thumbnails | None = None,
         metadata: Mapping[str, Any] | None = None,
-        tau: float = 5.0,
+        tau: float = TAU,
         model: IDMLModel | str | Path | None = None,
         processor: IDMLImageProcessor | None = None,
     ) -> Self:

@@ -13,7 +13,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from idml_hf import plugins
-from idml_hf.similarity import Metric
+from idml_hf.similarity import TAU, Metric
 
 from .base import MetricLoss
 from .contrastive import ContrastiveLoss
@@ -80,7 +80,7 @@ def build_loss(
     num_classes: int | None,
     embedding_dim: int,
     form: str = "ratio",
-    tau: float = 5.0,
+    tau: float = TAU,
     **hyper_parameters: Any,
 ) -> MetricLoss:
     """Build a loss by name.

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from idml_hf.errors import one_of
+from idml_hf.similarity import TAU
 
 from .arrays import as_count, as_integers
 from .rescoring import BITS, SLACK
@@ -35,7 +36,7 @@ def top_k(
     metric: str = "cosine",
     uncertainty: Any = None,
     gallery_uncertainty: Any = None,
-    tau: float = 5.0,
+    tau: float = TAU,
     exclude: tuple[Any, Any] | None = None,
     device: str | torch.device | None = None,
     block_size: int | None = None,
@@ -124,7 +125,7 @@ class Search:
         metric: str = "cosine",
         uncertainty: Any = None,
         gallery_uncertainty: Any = None,
-        tau: float = 5.0,
+        tau: float = TAU,
         exclude: tuple[Any, Any] | None = None,
         device: str | torch.device | None = None,
         block_size: int | None = None,

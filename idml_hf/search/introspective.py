@@ -22,6 +22,8 @@ import numpy as np
 import torch
 from scipy.special import lambertw
 
+from idml_hf.similarity import TAU
+
 from .arrays import as_tensor
 from .exact import top_k
 from .rescoring import STEPS, introspective, single_precision_error, squared_distances
@@ -56,7 +58,7 @@ def nearest_introspective(
     gallery: np.ndarray,
     gallery_uncertainty: np.ndarray,
     k: int,
-    tau: float = 5.0,
+    tau: float = TAU,
     device: torch.device | str = "cpu",
 ) -> IntrospectiveMatches:
     """The `k` items of smallest introspective distance, as `top_k(..., metric="introspective")` finds them.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from idml_hf.errors import one_of
+from idml_hf.similarity import TAU
 
 from .arrays import as_count, as_positive, finite_rows, number_rows, unit_rows
 from .exact import top_k
@@ -26,7 +27,7 @@ def nearest(
     *,
     uncertainty: Any = None,
     gallery_uncertainty: Any = None,
-    tau: float = 5.0,
+    tau: float = TAU,
     exclude: tuple[Any, Any] | None = None,
     device: torch.device | str | None = None,
     are_unit_rows: bool = False,

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from idml_hf.similarity import TAU
+
 BITS = 40
 STEPS = 2.0**BITS
 """Scores are multiples of 1 / STEPS: those that are nearer to each other are ties."""
@@ -113,7 +115,7 @@ def rescore(
     *,
     uncertainty: np.ndarray | None = None,
     gallery_uncertainty: np.ndarray | None = None,
-    tau: float = 5.0,
+    tau: float = TAU,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The best `k` of each query's candidates.
 

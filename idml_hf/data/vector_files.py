@@ -21,6 +21,7 @@ from .vector_set import VectorSet
 EMBEDDING_COLUMNS = ("embedding", "semantic")
 STORE_FILE = "features.json"
 """What a folder of stored features has, which are read by training alone."""
+_PAGE_BYTES = 2**20
 ID_COLUMNS = ("image", "path", "id")
 
 
@@ -89,7 +90,8 @@ def _of_parquet(files: Sequence[Path], group_column: str | None) -> VectorSet:
     tables, opened = [], []
     for file in files:
         try:
-            opened.append(pq.ParquetFile(file))
+            # page by page: else whole groups of rows are kept, of which a file may have a single one
+            opened.append(pq.ParquetFile(file, pre_buffer=False, buffer_size=_PAGE_BYTES))
             schema = opened[-1].schema_arrow
             column = next((name for name in EMBEDDING_COLUMNS if name in schema.names), None)
             if column is None:

@@ -23,7 +23,8 @@ def beginning(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images = load_images("emoji-mini", split="train")
     write_class_folders(images, range(16), folder / "photos")
     write_class_folders(images, range(16, 24), folder / "more-photos")
-    images[int(np.flatnonzero(images.labels == 30)[0])].save(folder / "picture.png")
+    for name, row in zip(("picture.png", "another.png"), np.flatnonzero(images.labels == 30), strict=False):
+        images[int(row)].save(folder / name)
     torch.manual_seed(0)
     model = IDMLModel.from_backbone("test_resnet", pretrained=False, embedding_dim=128, image_size=48)
     model.save_pretrained(folder / "demo")

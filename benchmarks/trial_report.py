@@ -105,9 +105,11 @@ def pooled(effects: list[dict[Cluster, float]], datasets: Iterable[str] = SETS) 
 
 
 def shown(difference: Difference | None) -> str:
-    """A difference with its interval, in points."""
+    """A difference with its interval, in points; one value has none."""
     if difference is None:
         return ""
+    if difference.pairs == 1:
+        return f"{difference.mean:+.2f}"
     return f"{difference.mean:+.2f} [{difference.low:+.2f}, {difference.high:+.2f}]"
 
 

@@ -269,7 +269,7 @@ def test_hostile(kind, good, tmp_path):
         folder = place / "input"
         shutil.copytree(good / kind, folder)
         what = "; ".join(harm(folder, secret, chances) for _ in range(chances.choice([1, 1, 1, 2])))
-        if kind == "index" and chances.random() < 0.7:
+        if kind == "index" and chances.random() < 0.7 and "pipe" not in what:
             with contextlib.suppress(Exception):
                 make_checksums_fit(folder)
         # links that somebody has made on this machine are followed, as those of the Hub's cache are

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from idml_hf.data import UnreadableImageError
+from idml_hf.data.decoding import check_size, open_image, read_file
 from idml_hf.index.index import IDMLIndex
 from idml_hf.index.results import SearchResult
 
@@ -16,6 +17,8 @@ from .html import Card, Judged, cards, invitation, pairs, verdict
 UNCERTAIN_SHOWN = 24
 PAIRS_SHOWN = 24
 MATCHES = 8
+MAX_UPLOAD_PIXELS = 50_000_000
+"""Larger uploads are refused before they are decoded: a server has many at a time."""
 EXAMPLES = 3
 ALL_CLASSES = "all classes"
 MOST_CLASSES_LISTED = 2000
@@ -74,6 +77,8 @@ class AppContents:
         """
         where = None if class_name == ALL_CLASSES else {"class": class_name}
         try:
+            for path in paths:
+                _check_upload(path)
             return self.index.search(paths, k=MATCHES, where=where, together=len(paths) > 1)
         except UnreadableImageError as error:
             raise UnreadableImageError(without_places(str(error), paths)) from error
@@ -161,6 +166,13 @@ def without_places(message: str, paths: list[str]) -> str:
     for path in paths:
         message = message.replace(path, "The image" if len(paths) == 1 else Path(path).name)
     return message
+
+
+def _check_upload(path: str) -> None:
+    try:
+        check_size(*open_image(read_file(path)).size, most=MAX_UPLOAD_PIXELS)
+    except UnreadableImageError as error:
+        raise UnreadableImageError(str(error) if path in str(error) else f"{path} {error}") from error
 
 
 __all__ = ["ALL_CLASSES", "AppContents", "without_places"]

@@ -145,15 +145,15 @@ def open_image(data: bytes) -> PIL.ImageFile.ImageFile:
     return image
 
 
-def check_size(width: int, height: int) -> None:
-    """Refuse a picture of more than `MAX_PIXELS`.
+def check_size(width: int, height: int, most: int = MAX_PIXELS) -> None:
+    """Refuse a picture of more than `most` pixels.
 
     Raises:
         UnreadableImageError: with its size.
     """
-    if width * height > MAX_PIXELS:
+    if width * height > most:
         raise UnreadableImageError(
-            f"has {width} x {height} pixels: at most {MAX_PIXELS // 1_000_000} million are read, make it smaller first"
+            f"has {width} x {height} pixels: at most {most // 1_000_000} million are read, make it smaller first"
         )
 
 

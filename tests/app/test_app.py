@@ -106,9 +106,9 @@ def test_the_collection_shows_what_is_uncertain_and_what_is_alike() -> None:
 
 
 def test_a_bad_upload_is_said_without_telling_where_it_lies(index: IDMLIndex, tmp_path: Path) -> None:
-    Image.new("1", (10_000, 10_000)).save(tmp_path / "huge.png")
+    Image.new("1", (8_000, 8_000)).save(tmp_path / "huge.png")
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no image")
-    messages = {"huge.png": "The image has 10000 x 10000 pixels", "broken.jpg": "The image has a broken header"}
+    messages = {"huge.png": "The image has 8000 x 8000 pixels", "broken.jpg": "The image has a broken header"}
     for name, message in messages.items():
         with pytest.raises(UnreadableImageError, match=message) as error:
             AppContents(index).search([str(tmp_path / name)])

@@ -98,7 +98,7 @@ def peers(features: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, np.n
         for method in ("self_confidence", "normalized_margin")
     }
     out["issues of cleanlab"] = ~find_label_issues(codes, probabilities, n_jobs=1)
-    out["issues of Datalab"], out["cleanlab, Datalab"] = datalab(codes, probabilities)
+    out["cleanlab, Datalab"] = datalab(codes, probabilities)
     positions = nearest(features.astype(np.float32), features.astype(np.float32), 11)[1]
     same = labels[positions] == labels[:, None]
     same[positions == np.arange(len(labels))[:, None]] = False
@@ -111,15 +111,14 @@ def peers(features: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, np.n
     return out
 
 
-def datalab(codes: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def datalab(codes: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     from cleanlab import Datalab
 
     lab = Datalab({"label": codes.astype(str)}, label_name="label", verbosity=0)
     # its own numbering of the classes is that of their names in alphabetical order
     order = np.argsort([str(code) for code in range(probabilities.shape[1])])
     lab.find_issues(pred_probs=probabilities[:, order], issue_types={"label": {}})
-    found = lab.get_issues("label")
-    return ~found["is_label_issue"].to_numpy(), found["label_score"].to_numpy()
+    return lab.get_issues("label")["label_score"].to_numpy()
 
 
 def precision_at(wrong: np.ndarray, doubt: np.ndarray, number: int) -> float:

@@ -34,6 +34,7 @@ _SHARPNESS = 32.0  # of the kernel exp(32 cosine)
 _TEMPER = 0.3  # of the cloud's log density, whose directions are not as independent as it believes
 _ROWS = 256  # judged at a time, against all others
 _SAMPLE = 2**14  # rows that give the principal components
+_BLOCK = 2**12  # rows projected at a time
 STRATA = (10, 100, np.iinfo(np.int64).max)  # ends of ranks: how near one class is to another
 _DRAWS = 4  # other labels tried on each picture, in each stratum
 _TINY = 1e-12
@@ -123,9 +124,9 @@ def principal_components(features: Any, rng: np.random.Generator) -> np.ndarray:
         turn = np.eye(width, dtype=np.float32)
     del some
     out = np.empty((count, number), dtype=np.float32)
-    for start in range(0, count, _SAMPLE):
-        block = np.asarray(features[start : start + _SAMPLE], dtype=np.float32)
-        out[start : start + _SAMPLE] = (block - mean) @ turn
+    for start in range(0, count, _BLOCK):
+        block = np.asarray(features[start : start + _BLOCK], dtype=np.float32)
+        out[start : start + _BLOCK] = (block - mean) @ turn
     if not np.isfinite(out).all():
         raise ValueError("the features have NaN or infinite values")
     return out
@@ -212,7 +213,8 @@ class _ClassModel:
         points = self._project(rows)
         cosine = self._directed(points) @ self.points.T
         nearest = cosine.max(axis=1)
-        kernel = np.add.reduceat(np.exp(_SHARPNESS * cosine), self.starts, axis=1)
+        cosine *= _SHARPNESS
+        kernel = np.add.reduceat(np.exp(cosine, out=cosine), self.starts, axis=1)
         cloud = (points**2) @ self.precision + points @ self.slope + self.offset
         out = np.full((len(rows), self.number), -np.inf)
         out[:, self.present] = _TEMPER * cloud + np.log(kernel)

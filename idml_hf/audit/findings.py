@@ -15,9 +15,9 @@ from .pictures import LEAST_CONTRAST, SMALLEST_SIDE, Pictures
 
 KINDS = {
     "wrong_label": "Probably a wrong label",
-    "conflict": "The same picture in two classes",
-    "leak": "The same picture in training and test",
-    "redundant": "The same picture twice in a class",
+    "conflict": "The same or nearly the same picture in two classes",
+    "leak": "The same or nearly the same picture in training and test",
+    "redundant": "The same or nearly the same picture twice in a class",
     "ambiguous": "Another class is as likely",
     "foreign": "Like nothing in the collection",
     "unreadable": "Cannot be read",

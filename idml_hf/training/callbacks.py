@@ -127,12 +127,14 @@ class UncertaintyMonitor(TrainerCallback):
         mean, square = torch.stack(self._epoch).mean(0).tolist()
         self._epoch.clear()
         spread = max(0.0, square - mean**2) ** 0.5 / max(mean, 1e-12)
-        if spread < args.collapse_threshold and not self._warned:
+        config = innermost(model).config
+        is_trained = config.form != "none" or config.ranks_uncertainty
+        if is_trained and spread < args.collapse_threshold and not self._warned:
             self._warned = True
             logger.warning(
                 f"The uncertainty has collapsed: over epoch {round(state.epoch or 0)} its spread over images was "
                 f"{spread:.2g} (below {args.collapse_threshold:g}), its mean norm {mean:.3g}. The loss now acts like "
-                f"the plain one. {_advice(innermost(model).config, args)}"
+                f"the plain one. {_advice(config, args)}"
             )
 
     def logs(self) -> dict[str, float]:

@@ -55,6 +55,11 @@ def test_a_collapse_is_told_once_with_what_helps(warnings, config, share, advice
     assert ("budget" in text) == (config.get("uncertainty_activation") == "relu")
 
 
+def test_what_nothing_trains_does_not_collapse(warnings):
+    epoch(callbacks.UncertaintyMonitor(), [torch.full((8,), 0.2)], form="none", uncertainty_ranking=0.0)
+    assert not warnings
+
+
 def test_the_spread_is_that_of_all_images_of_the_epoch(warnings):
     """A spread just above and just below the threshold, between batches and within them."""
     for spread, expected in ((0.02, 0), (0.005, 1)):

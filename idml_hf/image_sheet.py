@@ -54,7 +54,7 @@ def sheet(
         >>> sheet([[Cell(Image.new("RGB", (8, 8)), "bär"), Cell(None)]], cell=40).size
         (116, 77)
     """
-    captions = [[_wrapped(item.caption, cell + _GAP - 2, lines) for item in row] for row in rows]
+    captions = [[_wrapped(item.caption, cell, lines) for item in row] for row in rows]
     heights = [cell + _TEXT + 2 * _GAP + _LINE * (max(map(len, row), default=1) - 1) for row in captions]
     heights = [max(height, cell + _TEXT + 2 * _GAP) for height in heights] or [cell + _TEXT + 2 * _GAP]
     left = 2 * _GAP + (0 if titles is None else _TITLE_WIDTH)
@@ -99,6 +99,7 @@ def retrieval_sheet(
     uncertainty: Any = None,
     gallery: Sequence[Any] | None = None,
     gallery_labels: Any = None,
+    class_names: Sequence[str] | None = None,
     matches: int = 6,
     cell: int = 96,
 ) -> Image.Image:
@@ -112,6 +113,7 @@ def retrieval_sheet(
         labels: `(N,)` classes of the images.
         uncertainty: `(N,)`, written under each query as `u`.
         gallery: Separate gallery images, with `gallery_labels`; by default the images.
+        class_names: Name of each class, written under its images.
         matches: Nearest images to show.
         cell: Side of a picture in pixels.
 
@@ -127,15 +129,22 @@ def retrieval_sheet(
     labels = np.asarray(labels)
     gallery_labels = labels if gallery is None else np.asarray(gallery_labels)
     shown = images if gallery is None else gallery
+
+    def name(label: Any) -> str:
+        return "" if class_names is None else f" {class_names[int(label)]}"
+
     rows = []
     for query in queries:
-        row = [Cell(images[query], "query" if uncertainty is None else f"u {uncertainty[query]:.3g}")]
+        known = "query" if uncertainty is None else f"u {uncertainty[query]:.3g}"
+        row = [Cell(images[query], f"{known}{name(labels[query])}")]
         for item, score in zip(ranking.neighbours[query][:matches], ranking.scores[query][:matches], strict=True):
             if item >= 0:
                 right = gallery_labels[item] == labels[query]
-                row.append(Cell(shown[int(item)], f"{score:.3f}", RIGHT if right else WRONG))
+                row.append(
+                    Cell(shown[int(item)], f"{score:.3f}{name(gallery_labels[item])}", RIGHT if right else WRONG)
+                )
         rows.append(row)
-    return sheet(rows, cell=cell)
+    return sheet(rows, cell=cell, lines=3)
 
 
 def _frame(
@@ -169,7 +178,7 @@ def _wrapped(text: str, width: float, lines: int) -> list[str]:
                 fits -= 1
             return [*found, rest[:fits].rstrip() + "…"]
         space = rest.rfind(" ", 0, fits + 1)
-        cut = space if space > fits // 3 else fits
+        cut = space if space > fits // 4 else fits
         found.append(rest[:cut].rstrip())
         rest = rest[cut:].lstrip()
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import numpy as np
 
 from idml_hf.data import UnreadableImageError
 from idml_hf.data.decoding import check_size, open_image, read_file
+from idml_hf.evaluation.plots import collection_map
 from idml_hf.index.index import IDMLIndex
 from idml_hf.index.results import SearchResult
 
-from .html import Card, Judged, cards, invitation, pairs, verdict
+from .html import Card, Judged, cards, drawing, invitation, pairs, verdict
 
 UNCERTAIN_SHOWN = 24
 PAIRS_SHOWN = 24
@@ -145,6 +147,19 @@ class AppContents:
                 for (a, b), score in zip(positions, found.scores, strict=True)
             ]
         )
+
+    def map(self) -> str:
+        """A map of some classes of the collection: what is alike lies together, what is large is uncertain."""
+        gallery = self.index.gallery
+        known = np.flatnonzero(gallery.labels >= 0)
+        rows, uncertainty = gallery.semantic[known], gallery.uncertainty[known]
+        names = gallery.class_names or None
+        figure = collection_map(rows, gallery.labels[known], uncertainty, names) if len(known) else None
+        if figure is None:
+            return "<p>There are too few images with a class for a map.</p>"
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=130)
+        return drawing(buffer.getvalue(), "Map of some classes of the collection")
 
     def _card(self, position: int, caption: str, also: str = "") -> Card:
         gallery = self.index.gallery

@@ -35,6 +35,7 @@ body:not(.dark) button[role=tab].selected {color: #3730a3 !important;}
 body:not(.dark) button.primary {background: #4338ca !important;}
 .or, .min_value, .max_value {color: var(--body-text-color) !important;}
 .idml-invite {padding: 18px; border: 2px dashed var(--border-color-primary); border-radius: 8px; line-height: 1.5;}
+.idml-drawing {width: 100%; max-width: 720px; height: auto; background: #fff;}
 .idml-pairs {display: grid; grid-template-columns: repeat(auto-fill, minmax(250px, 1fr)); gap: 10px;}
 .idml-pair {display: grid; grid-template-columns: 1fr 1fr; gap: 8px;}
 .idml-pair .idml-card {border: 0; padding: 0;} .idml-pair > .idml-caption {grid-column: 1 / 3;}
@@ -156,6 +157,11 @@ def invitation(number: int, calibrated: bool) -> str:
     )
 
 
+def drawing(png: bytes, text: str) -> str:
+    """A drawing as wide as the page."""
+    return f'<img class="idml-drawing" alt="{escape(text)}" src="{_data_url(png)}">'
+
+
 def _row(label: str, bar: str, value: str) -> str:
     return f'<div class="idml-row"><span>{label}</span>{bar}<span>{value}</span></div>'
 
@@ -171,4 +177,4 @@ def _data_url(image: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(image).decode()}"
 
 
-__all__ = ["ANSWER", "NAMES", "STYLE", "Card", "Judged", "cards", "invitation", "pairs", "verdict"]
+__all__ = ["ANSWER", "NAMES", "STYLE", "Card", "Judged", "cards", "drawing", "invitation", "pairs", "verdict"]

@@ -149,6 +149,9 @@ def _many_tab(gr: Any, contents: AppContents, private: dict[str, Any]) -> None:
 def _collection_tab(gr: Any, contents: AppContents, private: dict[str, Any], app: Any) -> None:
     gr.Markdown("## Most uncertain images")
     uncertain = gr.HTML(contents.uncertain(), elem_id="uncertain")
+    gr.Markdown("## Map")
+    draw = gr.Button("Draw a map of some classes")
+    draw.click(contents.map, outputs=gr.HTML(elem_id="map"), **private)
     gr.Markdown("## Near duplicates")
     with gr.Row():
         alike = gr.Slider(0.8, 1.0, 0.98, step=0.005, label="Similarity from which on a pair counts")

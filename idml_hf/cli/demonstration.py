@@ -141,7 +141,10 @@ def _varied_queries(index: IDMLIndex, number: int) -> list[int]:
 def _draw_sheet(index: IDMLIndex, test: ImageSet, queries: list[int], path: Path) -> None:
     ranking = rank(index.gallery.semantic, test.labels, test.groups, keep=6)
     uncertainty = index.gallery.uncertainty
-    retrieval_sheet(list(test), queries, ranking, test.labels, uncertainty=uncertainty).save(path)
+    sheet = retrieval_sheet(
+        list(test), queries, ranking, test.labels, uncertainty=uncertainty, class_names=test.class_names
+    )
+    sheet.save(path)
 
 
 __all__ = ["run_demo"]

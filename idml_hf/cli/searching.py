@@ -10,8 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from idml_hf.confidence.verdict import below
 from idml_hf.files import replacing, write_json
@@ -131,14 +131,15 @@ def result_table(entry: dict[str, Any], width: int = 120) -> Table:
 
     Columns of metadata are shown as far as `width` characters have room for them; JSON has all.
     """
-    verdict = ""
-    if entry["abstained"] is not None:
-        verdict = f" · confidence {below(entry['confidence'])}"
-        if entry["abstained"]:
-            verdict = f" · [red]not sure[/red]: confidence {below(entry['confidence'])}, {escape(entry['reason'])}"
-        elif entry["bar"] is not None:
-            verdict += f" (an answer takes {below(entry['bar'])})"
-    title = f"{escape(entry['query'])} · uncertainty {entry['uncertainty']:.3f}{verdict}"
+    # texts, since names may hold what the terminal would take for markup, or for the name of an emoji
+    title = Text(f"{entry['query']} · uncertainty {entry['uncertainty']:.3f}", style="table.title")
+    if entry["abstained"]:
+        title.append(" · ").append("not sure", style="red")
+        title.append(f": confidence {below(entry['confidence'])}, {entry['reason']}")
+    elif entry["abstained"] is not None:
+        title.append(f" · confidence {below(entry['confidence'])}")
+        if entry["bar"] is not None:
+            title.append(f" (an answer takes {below(entry['bar'])})")
     table = Table(title=title, title_justify="left")
     table.add_column("#", justify="right")
     table.add_column("class", overflow="fold")
@@ -148,11 +149,11 @@ def result_table(entry: dict[str, Any], width: int = 120) -> Table:
     columns = list(entry["matches"][0].get("metadata", ())) if entry["matches"] else []
     columns = columns[: max(0, width - _PLAIN_WIDTH) // _COLUMN_WIDTH]
     for column in columns:
-        table.add_column(escape(column), overflow="fold")
+        table.add_column(Text(column), overflow="fold")
     for rank, match in enumerate(entry["matches"], 1):
-        known = ["" if match["metadata"][name] is None else escape(str(match["metadata"][name])) for name in columns]
+        known = ["" if match["metadata"][name] is None else str(match["metadata"][name]) for name in columns]
         numbers = f"{match['score']:.3f}", f"{match['uncertainty']:.3f}"
-        table.add_row(str(rank), escape(match["name"]), *numbers, escape(match["path"]), *known)
+        table.add_row(str(rank), Text(match["name"]), *numbers, Text(match["path"]), *map(Text, known))
     return table
 
 
@@ -170,13 +171,22 @@ def match_sheet(index: IDMLIndex, queries: list[list[Any]], result: SearchResult
         pictures = [
             picture if isinstance(picture, Image.Image) else decode_pil(read_file(picture)) for picture in query
         ]
-        cells = [Cell(picture, f"u {result.uncertainty[row]:.2f}") for picture in pictures]
+        cells = [Cell(picture, _said(result, row)) for picture in pictures]
         for rank, item in enumerate(result.ids[row].tolist()):
             if item >= 0 and thumbnails is not None:
                 caption = f"{result.scores[row, rank]:.2f} {result.names[row, rank]}"
                 cells.append(Cell(thumbnails.image(positions[item]), caption))
         rows.append(cells)
     return sheet(rows, lines=3)
+
+
+def _said(result: SearchResult, row: int) -> str:
+    """The verdict on a query and its uncertainty, for the caption of its picture."""
+    uncertainty = f"u {result.uncertainty[row]:.2f}"
+    if result.confidence is None or result.abstained is None:
+        return uncertainty
+    verdict = "not sure" if result.abstained[row] else "answer"
+    return f"{verdict}, {below(float(result.confidence[row]))} {uncertainty}"
 
 
 __all__ = ["conditions", "match_sheet", "result_table", "search_index", "show", "typed"]

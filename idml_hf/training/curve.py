@@ -5,53 +5,46 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from idml_hf.metric_names import metric
 
+LEARNING_RATE = "learning_rate"
+# what is drawn, of those that the log has
+_PANELS = ("loss", "eval_recall_at_1", "eval_r_auroc", "eval_top1", LEARNING_RATE)
+
 
 def plot_training(log: list[dict[str, Any]], path: Path) -> None:
-    """Draw loss, uncertainty, and recall or accuracy on validation data (where measured) against epochs.
+    """Draw loss, learning rate, and what was measured on validation data against epochs.
 
     Args:
         log: The trainer's `state.log_history`.
         path: PNG file to write.
     """
-    panels = [
-        ("loss", "training loss", ["loss"]),
-        ("uncertainty_mean", "uncertainty ‖u‖ in training", ["uncertainty_mean"]),
-        ("eval_recall_at_1", "validation classes", ["eval_recall_at_1", "eval_map_at_r"]),
-        ("eval_top1", "validation images", ["eval_top1"]),
-    ]
-    panels = [panel for panel in panels if any(panel[0] in entry for entry in log)]
-    figure = Figure(figsize=(4 * max(1, len(panels)), 3), layout="constrained")
+    curves = {key: [(e["epoch"], e[key]) for e in log if e.get(key) is not None and "epoch" in e] for key in _PANELS}
+    curves = {key: points for key, points in curves.items() if points}
+    figure = Figure(figsize=(4 * max(1, len(curves)), 3), layout="constrained")
     FigureCanvasAgg(figure)
-    for i, (_, title, lines) in enumerate(panels):
-        axes = figure.add_subplot(1, len(panels), i + 1)
-        axes.set_title(title, fontsize=10)
+    for i, (key, points) in enumerate(curves.items(), 1):
+        axes = figure.add_subplot(1, len(curves), i)
+        axes.set_title(_title(key, points), fontsize=10, wrap=True)
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
-        for key in lines:
-            points = [(entry["epoch"], entry[key]) for entry in log if key in entry]
-            axes.plot(
-                *zip(*points, strict=True),
-                label=metric(key).title,
-                marker="o" if len(points) < 40 else None,
-                markersize=3,
-            )
-        if title.startswith("uncertainty"):
-            entries = [entry for entry in log if "uncertainty_mean" in entry]
-            epochs, means, spreads = (
-                np.array([entry[key] for entry in entries])
-                for key in ("epoch", "uncertainty_mean", "uncertainty_spread")
-            )
-            band = means * (1 - spreads), means * (1 + spreads)
-            axes.fill_between(epochs, *band, alpha=0.2, label="± spread over images")
-        if len(lines) > 1 or title.startswith("uncertainty"):
-            axes.legend(fontsize=8)
+        axes.plot(*zip(*points, strict=True), marker="o" if len(points) < 40 else None, markersize=3)
     figure.savefig(path, dpi=110)
+
+
+def _title(key: str, points: list[tuple[float, float]]) -> str:
+    """What a curve says."""
+    values = [value for _, value in points]
+    if key == LEARNING_RATE:
+        return f"Learning rate, at most {max(values):.2g}"
+    name, first, last = metric(key).title, *(metric(key).text(value) for value in (values[0], values[-1]))
+    if key == "loss":
+        return f"Training {name} {'fell' if values[-1] < values[0] else 'went'} from {first} to {last}"
+    epoch, best = max(points, key=lambda point: point[1])
+    return f"Validation {name}:\nbest {metric(key).text(best)}, after epoch {epoch:.0f}"
 
 
 __all__ = ["plot_training"]

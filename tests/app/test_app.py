@@ -105,6 +105,11 @@ def test_the_collection_shows_what_is_uncertain_and_what_is_alike() -> None:
     assert "no such pairs" in AppContents(IDMLIndex.from_embeddings(np.eye(2))).duplicates(0.99)
 
 
+def test_the_map_is_drawn_where_there_are_classes(index: IDMLIndex) -> None:
+    assert AppContents(index).map().startswith('<img class="idml-drawing" alt="Map')
+    assert "too few" in AppContents(IDMLIndex.from_embeddings(np.eye(3))).map()
+
+
 def test_a_bad_upload_is_said_without_telling_where_it_lies(index: IDMLIndex, tmp_path: Path) -> None:
     Image.new("1", (8_000, 8_000)).save(tmp_path / "huge.png")
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no image")

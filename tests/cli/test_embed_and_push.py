@@ -83,4 +83,4 @@ def test_the_table_of_matches_leaves_out_metadata_that_has_no_room():
     entry = {"query": "q.png", "uncertainty": 0.2, "abstained": None, "matches": [match]}
     plain = ["#", "class", "similarity", "uncertainty", "image"]
     for width, shown in ((80, []), (120, ["u", "v"]), (300, list("uvwxyz"))):
-        assert [column.header for column in result_table(entry, width).columns] == plain + shown
+        assert [str(column.header) for column in result_table(entry, width).columns] == plain + shown

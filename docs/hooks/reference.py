@@ -110,6 +110,35 @@ def command_line_page() -> str:
     return "\n".join(out)
 
 
+def metrics_page() -> str:
+    """What the keys of `metrics.json` mean, as Markdown."""
+    from idml_hf.metric_names import METRICS, PREFIXES, SIGNALS, SUFFIXES
+
+    out = [
+        "# metrics.json",
+        "",
+        "Each command that measures writes it: one flat JSON object. A key is put together as",
+        "",
+        "```text",
+        "[PREFIX] METRIC [_SIGNAL] [SUFFIX]",
+        "```",
+        "",
+        "so `plain_aurc_margin` is the AURC of the margin without the rule of groups. Without a signal it is that of "
+        "the uncertainty, whose AUROC is called `r_auroc`. Shares are from 0 to 1; what is undefined is `null`. "
+        "Beside the metrics stand `dataset`, `protocol` (`plain`, or `grouped:COLUMN` where matches of the same class "
+        "and group do not count), `ranking`, and settings of the run.",
+        "",
+        "| Metric | | Better |",
+        "|---|---|---|",
+    ]
+    better = {True: "higher", False: "lower", None: ""}
+    out += [f"| `{key}` | {_cell(entry.name)} | {better[entry.higher_is_better]} |" for key, entry in METRICS.items()]
+    for head, words in (("Prefix", PREFIXES), ("Suffix", SUFFIXES)):
+        out += ["", f"| {head} | |", "|---|---|", *(f"| `{key}` | {text} |" for key, text in words.items())]
+    out += ["", "| Signal | |", "|---|---|", *(f"| `{s.key}` | {s.phrase} |" for s in SIGNALS.values() if s.key)]
+    return "\n".join([*out, ""])
+
+
 def _commands(group: Any, prefix: str) -> list[tuple[str, Any]]:
     out = []
     for name, command in group.commands.items():
@@ -149,4 +178,5 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for page, modules in pages().items():
         files.append(File.generated(config, f"reference/python-{page}.md", content=api_page(page, modules)))
     files.append(File.generated(config, "reference/command-line.md", content=command_line_page()))
+    files.append(File.generated(config, "reference/metrics.md", content=metrics_page()))
     return files

@@ -38,6 +38,14 @@ def test_the_command_line_page_has_each_command_and_option():
         assert f"`{option} " in page or f"`{option} /" in page
 
 
+def test_the_page_of_metrics_has_each_key():
+    from idml_hf.metric_names import METRICS, PREFIXES, SIGNALS, SUFFIXES
+
+    page = hook("reference").metrics_page()
+    for key in (*METRICS, *PREFIXES, *SUFFIXES, *filter(None, SIGNALS)):
+        assert f"| `{key}` |" in page
+
+
 def test_names_in_docstrings_become_links_where_they_lead_somewhere():
     links = hook("cross_references").CrossReferences()
     package = griffe.load("idml_hf", search_paths=[str(ROOT)])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainerControl, TrainerState
 from transformers.utils import logging
 
 from idml_hf.configuration_idml import IDMLConfig
@@ -32,6 +34,22 @@ class EpochOfSampler(TrainerCallback):
 def innermost(model: Any) -> Any:
     """The model of this package in another one, such as PEFT's, that wraps it."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+class _BesideResults:
+    """Sends the lines of a log, which transformers prints among results, to the standard error."""
+
+    def on_log(self, *args: Any, **kwargs: Any) -> None:
+        with contextlib.redirect_stdout(sys.stderr):
+            super().on_log(*args, **kwargs)  # type: ignore[misc]
+
+
+class ProgressBeside(_BesideResults, ProgressCallback):
+    """The progress bar of transformers."""
+
+
+class LogBeside(_BesideResults, PrinterCallback):
+    """The log of transformers where there is no progress bar."""
 
 
 class FrozenTrunk(TrainerCallback):
@@ -161,4 +179,12 @@ def _advice(config: IDMLConfig, args: IDMLTrainingArguments) -> str:
     return "A smaller learning rate keeps its head alive."
 
 
-__all__ = ["EpochOfSampler", "FrozenTrunk", "UncertaintyMonitor", "ValueClipping", "innermost"]
+__all__ = [
+    "EpochOfSampler",
+    "FrozenTrunk",
+    "LogBeside",
+    "ProgressBeside",
+    "UncertaintyMonitor",
+    "ValueClipping",
+    "innermost",
+]

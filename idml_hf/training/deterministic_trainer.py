@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
-from transformers import TrainerCallback
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from transformers.trainer_utils import HubStrategy, get_last_checkpoint
 
 from idml_hf.data import DeviceAugmentation, EvalImages, ImageSet, Normalizer, as_image_set, cropped_images
@@ -21,7 +21,7 @@ from idml_hf.data.as_image_set import is_table
 from idml_hf.files import clear_writing_errors
 
 from .arguments import IDMLTrainingArguments
-from .callbacks import EpochOfSampler, FrozenTrunk, UncertaintyMonitor, ValueClipping
+from .callbacks import EpochOfSampler, FrozenTrunk, LogBeside, ProgressBeside, UncertaintyMonitor, ValueClipping
 from .evaluating_trainer import EvaluatingTrainer
 from .optim import parameter_groups, step_schedule
 from .sampler import RandomBatchSampler
@@ -73,6 +73,9 @@ class DeterministicTrainer(EvaluatingTrainer):
         self.augmentation = None if augmentation is None else augmentation.to(args.device)
         if self.train_dataset is not None:
             self.train_dataset = self._training_images(self.train_dataset)
+        for stock, beside in ((ProgressCallback, ProgressBeside), (PrinterCallback, LogBeside)):
+            if self.pop_callback(stock) is not None:
+                self.add_callback(beside())
         self.uncertainty_monitor = UncertaintyMonitor()
         self.add_callback(self.uncertainty_monitor)
         if args.frozen_trunk_epochs:

@@ -71,7 +71,7 @@ def beginning(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name not in NOT_RUN])
-def test_the_example_runs(name, beginning, tmp_path, monkeypatch):
+def test_the_example_runs(name, beginning, tmp_path, monkeypatch, capsys):
     place = tmp_path / "place"
     shutil.copytree(beginning, place)
     monkeypatch.chdir(place)
@@ -89,4 +89,7 @@ def test_the_example_runs(name, beginning, tmp_path, monkeypatch):
     if name == "audit":  # no weights of a backbone are here
         at = words.index("--backbone")
         words[at : at + 2] = ["--model", "my-model"]
-    assert not run(*words, *SMALL.get(name, []))
+    capsys.readouterr()
+    assert not run(*words, *SMALL.get(name, []), "--quiet")
+    printed = capsys.readouterr()
+    assert "{'loss'" not in printed.out and not printed.err

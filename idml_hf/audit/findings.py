@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.special import expit
 
 from .class_scores import ClassScores
 from .copies import Copies
@@ -127,7 +128,7 @@ def find_doubtful_labels(
     is_foreign = scores.nearest < low - 1.5 * (high - low)  # Tukey's fence
     is_wrong = ~is_foreign & (np.nan_to_num(expected.above, nan=0.0) >= least_precision)
     is_ambiguous = ~is_foreign & ~is_wrong & (np.nan_to_num(odds, nan=-np.inf) > 0)
-    probability = np.exp(-np.logaddexp(0, -odds))
+    probability = expit(odds)
     for at in np.flatnonzero(is_foreign):
         finder.add(places[at], "foreign", float(np.clip(1 - scores.nearest[at], 0, 1)))
     for kind, mask in (("wrong_label", is_wrong), ("ambiguous", is_ambiguous)):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -28,6 +29,13 @@ def load(name: str) -> ModuleType:
 
 
 trial, report, pair_score = load("trial"), load("trial_report"), load("pair_score")
+
+
+@pytest.fixture(autouse=True)
+def subnormal_numbers() -> Iterator[None]:
+    """The benchmark takes tiny numbers for 0, for speed, as long as its process lives."""
+    yield
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="module")

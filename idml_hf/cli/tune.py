@@ -12,6 +12,9 @@ from .terminal import quiet, remark
 
 commands = typer.Typer()
 
+# a search asks which of many is better, so its trials are shorter than a training
+TRIAL_EPOCHS = 8
+
 
 @commands.command(
     epilog="Example: idml-hf tune --features my-features --loss proxy_nca --loss contrastive --output tuned"
@@ -24,7 +27,7 @@ def tune(
     loss: Annotated[list[str] | None, typer.Option(help="Loss to try; may be repeated; unset: all")] = None,
     trials: Annotated[int, typer.Option(help="Trials in all", min=1)] = 50,
     embedding_dim: Annotated[int | None, typer.Option(help="Length of the semantic embedding", min=1)] = None,
-    epochs: Annotated[int, typer.Option(help="Epochs of a trial", min=1)] = 8,
+    epochs: Annotated[int, typer.Option(help="Epochs of a trial", min=1)] = TRIAL_EPOCHS,
     batch_size: Annotated[int, typer.Option(help="Vectors in a batch", min=1)] = 120,
     seed: Annotated[int, typer.Option(help="Seed of everything random", min=0)] = 0,
 ) -> None:
@@ -34,7 +37,9 @@ def tune(
     takes, trials.csv and tune.png; the same command goes on with what was interrupted, and with more --trials adds.
     """
     quiet()
+    from idml_hf.metric_names import metric
     from idml_hf.training.settings import Run
+    from idml_hf.training.tune import OBJECTIVE
     from idml_hf.training.tune import tune as search
 
     run = Run(
@@ -48,9 +53,10 @@ def tune(
         seed=seed,
     )
     found = search(run, loss or (), trials)
+    title, value, closed = metric(OBJECTIVE).title, 100 * found.value, 100 * found.closed_form
     typer.echo(
-        f"{found.recipe['loss']}: MAP@R {100 * found.value:.1f} % on held-out training classes; the head in closed "
-        f"form has {100 * found.closed_form:.1f} %"
+        f"{found.recipe['loss']}: {title} {value:.1f} % on held-out training classes; "
+        f"the head in closed form has {closed:.1f} %"
     )
     if found.closed_form >= found.value:
         typer.echo("No loss is better than the head in closed form, which `train --features` fits by default")

@@ -26,6 +26,7 @@ from idml_hf.evaluation.retrieval import retrieval_metrics
 from idml_hf.files import read_json, replacing, write_json, write_text
 from idml_hf.losses import LOSSES
 from idml_hf.losses.pair import MEMORY_PARAMETERS
+from idml_hf.metric_names import metric
 from idml_hf.modeling_metric_learning import IDMLForMetricLearning
 
 from .checkpoints import data_fingerprint
@@ -222,7 +223,8 @@ def _write(output: Path, study: Any, baseline: float, run: Run) -> Tuned:
     recipe = {**_recipe(best.params["loss"], best.params), "epochs": run.epochs}
     if run.embedding_dim is not None:
         recipe["embedding_dim"] = run.embedding_dim
-    head = f"# MAP@R {best.value:.4f} on held-out training classes; the head in closed form has {baseline:.4f}\n"
+    title = metric(OBJECTIVE).title
+    head = f"# {title} {best.value:.4f} on held-out training classes; the head in closed form has {baseline:.4f}\n"
     write_text(output / "best.yaml", head + yaml.safe_dump(recipe, sort_keys=False))
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
     _write_table(output / "trials.csv", trials)
@@ -254,7 +256,7 @@ def _plot(path: Path, trials: Sequence[Any], baseline: float) -> None:
     best = np.maximum.accumulate([100 * trial.value for trial in known])
     axes.step([trial.number + 1 for trial in known], best, "0.4", where="post", linewidth=1, label="best so far")
     axes.axhline(100 * baseline, color="0.2", linestyle="--", linewidth=1, label="closed form")
-    axes.set(xlabel="trial", ylabel="MAP@R in %, held-out training classes")
+    axes.set(xlabel="trial", ylabel=f"{metric(OBJECTIVE).title} in %, held-out training classes")
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     with replacing(path) as part:
         figure.savefig(part, dpi=110)

@@ -85,6 +85,7 @@ def test_the_example_runs(name, beginning, tmp_path, monkeypatch, capsys):
         shutil.rmtree("my-model")
     words = example(name)
     if name == "tune":
+        pytest.importorskip("optuna")
         assert not run(*example("features"), *SMALL["features"])
     if name == "audit":  # no weights of a backbone are here
         at = words.index("--backbone")

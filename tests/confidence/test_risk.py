@@ -176,7 +176,7 @@ def test_perfect_answers_are_all_given_and_hopeless_ones_never() -> None:
     assert hopeless.threshold(0.1) is None and hopeless.coverage(0.1) == 0.0
     assert hopeless.threshold(0.9) == confidence.min()
     for promise in (0.0, 1.0):
-        with pytest.raises(ValueError, match="must be in"):
+        with pytest.raises(ValueError, match="must be between 0 and 1"):
             perfect.threshold(promise)
 
 

@@ -100,7 +100,8 @@ def launch(folder, processes: int, loss: str) -> dict:
     return json.loads((folder / f"{loss}-{processes}.json").read_text())
 
 
-@pytest.mark.parametrize("loss", ["proxy_anchor", pytest.param("contrastive", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["proxy_anchor", "contrastive"])
 def test_two_processes_train_as_one(loss, tmp_path):
     one, two = launch(tmp_path, 1, loss), launch(tmp_path, 2, loss)
     assert len(one["log"]) == len(two["log"]) == 5

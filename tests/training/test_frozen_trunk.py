@@ -119,6 +119,7 @@ def test_vectors_of_any_length_have_the_head_of_their_directions():
     assert np.abs(outputs.mean(0)).max() < 0.01
 
 
+@pytest.mark.slow
 def test_a_run_with_a_frozen_trunk_leaves_a_whole_model(tmp_path):
     settings = {
         "backbone": "test_resnet",

@@ -28,6 +28,9 @@ _RESAMPLING = {
     "lanczos": PILImageResampling.LANCZOS,
 }
 
+_SIDES = ("height", "width", "shortest_edge", "longest_edge", "max_height", "max_width")
+_LARGEST_SIDE = 2**14  # pixels
+
 
 class IDMLImageProcessor(TorchvisionBackend):
     """Resize, centre crop and normalise images the way the trunk was trained.
@@ -52,6 +55,22 @@ class IDMLImageProcessor(TorchvisionBackend):
     do_center_crop = True
     do_rescale = True
     do_normalize = True
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        # a file from anywhere may hold anything
+        for field in ("size", "crop_size"):
+            for side in _SIDES:
+                value = getattr(getattr(self, field), side, None)
+                if value is not None and not (type(value) is int and 0 < value <= _LARGEST_SIDE):
+                    raise ValueError(
+                        f"{side} in {field} of the image processor must be a number of pixels, not {value!r}"
+                    )
+        for field in ("image_mean", "image_std"):
+            values = getattr(self, field)
+            values = values if isinstance(values, (list, tuple)) else [] if values is None else [values]
+            if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in values):
+                raise ValueError(f"{field} of the image processor must hold numbers, not {values!r}")
 
     def process_image(self, image: Any, do_convert_rgb: bool | None = None, **kwargs: Any) -> torch.Tensor:
         """One picture as tensor (C, H, W): upright, in RGB, in 8 bits or as the floats that were given.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from idml_hf import IDMLConfig, IDMLForImageClassification, IDMLForMetricLearning, IDMLModel
+from idml_hf import IDMLConfig, IDMLForImageClassification, IDMLForMetricLearning, IDMLImageProcessor, IDMLModel
 from idml_hf.timm_trunk import create_trunk
 from idml_hf.uncertainty_head import UncertaintyHead
 
@@ -221,3 +223,22 @@ class TestImageSize:
         """A saved model says itself what its trunk is built with."""
         config = IDMLConfig(backbone="vit_small_patch16_dinov3", image_size=SIZE, embedding_dim=8)
         assert IDMLModel(config).config.backbone_kwargs is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("size", {"shortest_edge": "64"}),
+        ("size", {"shortest_edge": 10**9}),
+        ("crop_size", {"height": 0, "width": 64}),
+        ("crop_size", {"height": 64.5, "width": 64}),
+        ("image_mean", ["a", 0, 0]),
+        ("image_std", [float("nan"), 1, 1]),
+    ],
+)
+def test_an_image_processor_says_which_of_its_settings_is_none(field, value, tmp_path):
+    IDMLImageProcessor.from_backbone("test_resnet", 32).save_pretrained(tmp_path)
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(ValueError, match=f"{field} of the image processor must"):
+        IDMLImageProcessor.from_pretrained(tmp_path)

@@ -94,6 +94,8 @@ def train(run: Run, progress: bool = True) -> dict[str, Any]:
     output, task = Path(run.output), TASKS[run.task]
     check_output(run)
     if run.resume and is_finished(output):
+        if is_first_process():
+            remove_checkpoints(output / CHECKPOINTS)  # what a run killed at its very end has left
         logger.warning(f"The run in {output} is finished; --overwrite makes it anew")
         return read_json(output / METRICS_FILE)
     checkpoint = prepare_output(run)

@@ -165,6 +165,8 @@ class TestResume:
     def test_a_finished_run_is_left_alone(self, tmp_path, data, caplog):
         first = train(run_of(tmp_path), progress=False)
         before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        # as if it had been killed while it removed its checkpoints
+        (tmp_path / ".retired-checkpoints" / "checkpoint-1").mkdir(parents=True)
         transformers_logging.enable_propagation()
         try:
             with caplog.at_level(logging.WARNING):

@@ -9,18 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from idml_hf.data import UnreadableImageError
-from idml_hf.data.decoding import check_size, open_image, read_file
+from idml_hf.data.decoding import read_file
 from idml_hf.evaluation.plots import collection_map
 from idml_hf.index.index import IDMLIndex
 from idml_hf.index.results import SearchResult
 
 from .html import Card, Judged, cards, drawing, invitation, pairs, verdict
+from .uploads import check_upload
 
 UNCERTAIN_SHOWN = 24
 PAIRS_SHOWN = 24
 MATCHES = 8
-MAX_UPLOAD_PIXELS = 50_000_000
-"""Larger uploads are refused before they are decoded: a server has many at a time."""
 EXAMPLES = 3
 ALL_CLASSES = "all classes"
 MOST_CLASSES_LISTED = 2000
@@ -80,7 +79,7 @@ class AppContents:
         where = None if class_name == ALL_CLASSES else {"class": class_name}
         try:
             for path in paths:
-                _check_upload(path)
+                _check_file(path)
             return self.index.search(paths, k=MATCHES, where=where, together=len(paths) > 1)
         except UnreadableImageError as error:
             raise UnreadableImageError(without_places(str(error), paths)) from error
@@ -183,9 +182,9 @@ def without_places(message: str, paths: list[str]) -> str:
     return message
 
 
-def _check_upload(path: str) -> None:
+def _check_file(path: str) -> None:
     try:
-        check_size(*open_image(read_file(path)).size, most=MAX_UPLOAD_PIXELS)
+        check_upload(read_file(path))
     except UnreadableImageError as error:
         raise UnreadableImageError(str(error) if path in str(error) else f"{path} {error}") from error
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from idml_hf.data import ImageSet, UnreadableImageError
-from idml_hf.data.decoding import MAX_FILE_BYTES
+from idml_hf.data.decoding import MAX_FILE_BYTES, check_size, open_image
 from idml_hf.data.folders import is_image_name
 from idml_hf.data.unreadable_images import check_bytes
 from idml_hf.index.index import IDMLIndex
@@ -19,6 +19,17 @@ from idml_hf.table_files import write_table
 MOST_PICTURES = 1000
 """More than these are not taken at once."""
 _MOST_BYTES = 2**30  # of all pictures of one upload, unpacked
+MAX_UPLOAD_PIXELS = 50_000_000
+"""Larger pictures are refused before they are decoded: a server has many at a time."""
+
+
+def check_upload(data: bytes) -> None:
+    """Refuse what is no picture, or one of too many pixels, by its header.
+
+    Raises:
+        UnreadableImageError: saying which.
+    """
+    check_size(*open_image(data).size, most=MAX_UPLOAD_PIXELS)
 
 
 def read_uploads(paths: Sequence[str]) -> tuple[ImageSet, list[tuple[str, str]]]:
@@ -40,6 +51,7 @@ def read_uploads(paths: Sequence[str]) -> tuple[ImageSet, list[tuple[str, str]]]
         if len(names) + len(bad) >= MOST_PICTURES or taken > _MOST_BYTES:
             raise ValueError(f"At most {MOST_PICTURES} pictures of {_MOST_BYTES >> 20} MB in all are taken at once")
         try:
+            check_upload(data)
             check_bytes(data, thorough=True)
         except UnreadableImageError as error:
             bad.append((name, str(error)))

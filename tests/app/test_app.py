@@ -15,7 +15,7 @@ from idml_hf.app.contents import ALL_CLASSES, AppContents
 from idml_hf.app.editing import Editor
 from idml_hf.app.html import ANSWER
 from idml_hf.app.page import launch_app
-from idml_hf.app.uploads import save_table, search_all
+from idml_hf.app.uploads import read_uploads, save_table, search_all
 from idml_hf.confidence.calibration import Calibration
 from idml_hf.confidence.risk_control import RiskControl
 from idml_hf.data import ImageSet, UnreadableImageError, load_images
@@ -336,3 +336,11 @@ def test_programs_search_by_a_name_that_stays(served: str, query: str) -> None:
     client = pytest.importorskip("gradio_client")
     entry = client.Client(served, verbose=False).predict(client.handle_file(query), api_name="/search")
     assert len(entry["matches"]) == 8 and entry["abstained"] is True and entry["confidence"] == pytest.approx(0.6)
+
+
+def test_many_uploads_have_the_limit_of_one(tmp_path: Path) -> None:
+    Image.new("1", (8_000, 8_000)).save(tmp_path / "huge.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "small.png")
+    images, bad = read_uploads([str(tmp_path / "huge.png"), str(tmp_path / "small.png")])
+    assert images.ids.to_pylist() == ["small.png"]
+    assert [name for name, _ in bad] == ["huge.png"] and "8000 x 8000 pixels: at most 50 million" in bad[0][1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -47,35 +47,22 @@ def search(
     from .query_files import query_files
     from .searching import conditions, search_index
 
+    options: dict[str, Any] = {
+        "top_k": top_k,
+        "as_json": json,
+        "output": output,
+        "model": model,
+        "metric": metric,
+        "error_rate": error_rate,
+        "where": conditions(where or ()),
+    }
     if features is not None:
         from .vectors import search_vectors
 
-        search_vectors(
-            index,
-            features,
-            top_k=top_k,
-            as_json=json,
-            output=output,
-            model=model,
-            metric=metric,
-            error_rate=error_rate,
-            where=conditions(where or ()),
-        )
+        search_vectors(index, features, **options)
         return
     with query_files(images or [], skip_bad_images=skip_bad_images, allow_urls=allow_urls) as queries:
-        search_index(
-            index,
-            queries,
-            top_k=top_k,
-            as_json=json,
-            output=output,
-            sheet=sheet,
-            model=model,
-            metric=metric,
-            error_rate=error_rate,
-            together=together,
-            where=conditions(where or ()),
-        )
+        search_index(index, queries, sheet=sheet, together=together, **options)
 
 
 __all__ = ["commands"]

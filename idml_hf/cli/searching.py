@@ -56,10 +56,7 @@ def search_index(
     Raises:
         FileNotFoundError, ValueError: naming the index, image or model that cannot be read.
     """
-    if output is not None:
-        table_format(output)  # before the work, not after it
-    opened = IDMLIndex.load(index, model)
-    wanted = None if where is None else typed(where, opened.gallery.metadata)
+    opened, wanted = open_to_search(index, model, where, output)
     result = opened.search(
         queries.files, k=top_k, metric=metric, error_rate=error_rate, where=wanted, together=together
     )
@@ -69,6 +66,20 @@ def search_index(
         with replacing(sheet) as part:
             match_sheet(opened, rows, result).save(part)
     show(result, as_json, output)
+
+
+def open_to_search(
+    index: Path, model: str | None, where: Mapping[str, Sequence[str]] | None, output: Path | None
+) -> tuple[IDMLIndex, dict[str, Any] | None]:
+    """The index, and the conditions in the types of its metadata; a file that cannot be written is said first.
+
+    Raises:
+        FileNotFoundError, ValueError: naming the index, the model, a condition or the file that does not do.
+    """
+    if output is not None:
+        table_format(output)
+    opened = IDMLIndex.load(index, model)
+    return opened, None if where is None else typed(where, opened.gallery.metadata)
 
 
 def show(result: SearchResult, as_json: bool = False, output: Path | None = None) -> None:

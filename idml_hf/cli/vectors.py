@@ -9,9 +9,8 @@ from typing import Any
 from idml_hf.index import IDMLIndex
 from idml_hf.index.vector_files import embed_vectors
 from idml_hf.model_reference import load_model
-from idml_hf.table_files import table_format
 
-from .searching import show, typed
+from .searching import open_to_search, show
 
 
 def index_vectors(
@@ -75,10 +74,7 @@ def search_vectors(
     Raises:
         FileNotFoundError, ValueError: naming the index, model or file that cannot be read.
     """
-    if output is not None:
-        table_format(output)  # before the work, not after it
-    opened = IDMLIndex.load(index, model)
-    wanted = None if where is None else typed(where, opened.gallery.metadata)
+    opened, wanted = open_to_search(index, model, where, output)
     asked = embed_vectors(opened.model, features, progress=False)
     said, names = asked.embeddings, asked.rows.ids.to_pylist()
     found = opened.search_embeddings(

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from idml_hf.processes import is_first_process
-from idml_hf.training.recipes import load_recipe
 from idml_hf.training.settings import DataSettings, ModelSettings, Run, TrainingSettings
 
 from .options import given, options_from
@@ -36,6 +35,8 @@ def train(
     the model in Hub format, its metrics and a training curve. What is not set is the method's or the model's;
     run.json in the output tells it.
     """
+    from idml_hf.training.recipes import load_recipe
+
     settings = load_recipe(*(recipe or [])) | given(Run, options)
     if not settings.get("output"):
         raise typer.BadParameter("give --output, the folder for the model", param_hint="--output")

@@ -53,14 +53,20 @@ def one_line(ended: Ended) -> str:
     return lines[0]
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "embed", "index", "check", "export"])
-def test_full(commands, name, tmp_path):
-    folder = tmp_path / "out"
+def run_once(commands, name, folder) -> tuple[list[object], Ended, dict[str, bytes]]:
+    """A command's arguments, how it ended on a disk with room, and the files that it wrote."""
     arguments = [*commands[name], folder]
     first = in_child(lambda: command(*arguments), folder)
     assert first.status == "done", first.printed[-3000:]
     old = content(folder)
     assert old
+    return arguments, first, old
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "embed", "index", "check", "export"])
+def test_full(commands, name, tmp_path):
+    folder = tmp_path / "out"
+    arguments, first, old = run_once(commands, name, folder)
     kept = said = 0
     for at in sorted(RANDOM.sample(range(first.operations), min(POINTS, first.operations))):
         ended = in_child(lambda: command(*arguments), folder, full_at=at)
@@ -75,10 +81,7 @@ def test_full(commands, name, tmp_path):
             # a new model has taken the place of the old one, and says that it has not been measured
             assert "model.safetensors" in found
         else:
-            assert {path: data for path, data in old.items() if "lock" not in path}.items() <= found.items(), (
-                name,
-                at,
-            )
+            assert without_locks(old).items() <= found.items(), (name, at)
             kept += 1
         shutil.rmtree(folder)
         for path, data in old.items():
@@ -93,10 +96,7 @@ def test_full(commands, name, tmp_path):
 def test_a_limit_that_native_code_meets(commands, name, tmp_path):
     """As above, kept by the kernel: no file may be larger than some bytes, whoever writes it."""
     folder = tmp_path / "out"
-    arguments = [*commands[name], folder]
-    first = in_child(lambda: command(*arguments), folder)
-    assert first.status == "done", first.printed[-3000:]
-    old = content(folder)
+    arguments, _, old = run_once(commands, name, folder)
     largest = max(map(len, old.values()))
     for share in (0.1, 0.9):
         ended = in_child(lambda: command(*arguments), folder, largest_file=int(largest * share))
